@@ -1,0 +1,1 @@
+"""The built-in backends. They register through the hooks, as anybody's do."""

@@ -1,0 +1,206 @@
+"""What every built-in backend decides the same way: files, launch, and how they become text."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medarc_plugin
+from medarc_plugin import job
+from medarc_plugin.models import (
+    Allocation,
+    JobPlan,
+    LaunchSpec,
+    Request,
+    Resolved,
+    RunFiles,
+    TextFile,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medarc_plugin.options import SlurmOptions
+
+LAUNCH_FORMAT = 1
+"""Version of launch.json; the frozen job code refuses any other."""
+
+SECRET_VARIABLES = ("HF_TOKEN", "WANDB_API_KEY")
+"""What `--auto-auth` passes on."""
+
+
+def run_files(run_dir: Path, entrypoint: str) -> RunFiles:
+    """Lay out the files of a run, under the names that prime-rl's run-directory guard allows."""
+    return RunFiles(
+        script=run_dir / f"{entrypoint}.sbatch",
+        log=run_dir / "job_%j.log",
+        config=run_dir / "configs" / f"{entrypoint}.json",
+        launch=run_dir / "configs" / "launch",
+    )
+
+
+def new_plan(
+    backend: str,
+    resolved: Resolved,
+    options: SlurmOptions,
+    request: Request,
+    allocation: Allocation,
+    token: str,
+) -> JobPlan:
+    """Put together the plan for an allocation."""
+    files = run_files(resolved.run_dir, resolved.entrypoint)
+    # Without prime-rl the job code still runs, here, to say in the job what is missing.
+    python = resolved.host.python if resolved.host else Path(sys.executable)
+    launch = LaunchSpec(
+        python=python,
+        module=f"prime_rl.entrypoints.{resolved.entrypoint}",
+        arguments=("@", str(files.config)),
+        working_directory=(options.project_dir or Path()).expanduser().absolute(),
+        modules=options.module,
+        setup=(*options.setup, *((options.pre_run_command,) if options.pre_run_command else ())),
+        environment=_environment(options),
+        passed=passed_names(options),
+        rehearse=request.rehearse,
+    )
+    return JobPlan(
+        name=job_name(resolved, options),
+        backend=backend,
+        token=token,
+        resolved=resolved,
+        options=options,
+        run_dir=resolved.run_dir,
+        allocation=allocation,
+        launch=launch,
+        files=files,
+        template=options.template_path.name if options.template_path else f"{resolved.entrypoint}.sbatch.j2",
+        template_path=options.template_path.expanduser().absolute() if options.template_path else None,
+        template_context=_prime_rl_context(resolved, options, files),
+        provenance=_provenance(resolved, request),
+    )
+
+
+def new_token() -> str:
+    """Make the word that tells this submission from any other."""
+    return uuid.uuid4().hex[:12]
+
+
+def job_name(resolved: Resolved, options: SlurmOptions) -> str:
+    """The job's name: what was asked for, else the run directory's."""
+    return options.job_name if options.job_name is not None else resolved.run_dir.name
+
+
+def passed_names(options: SlurmOptions) -> tuple[str, ...]:
+    """Names of the variables whose values travel in the submission's environment only."""
+    named = [text for text in options.env if "=" not in text]
+    return tuple(dict.fromkeys([*named, *(SECRET_VARIABLES if options.auto_auth else ())]))
+
+
+def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
+    """Render everything but the script: config, plan, provenance and the frozen job code."""
+    return (
+        TextFile(plan.files.config, _json(plan.resolved.document)),
+        TextFile(plan.files.plan, _json(launch_document(plan))),
+        TextFile(plan.files.provenance, _json(plan.provenance)),
+        *(
+            TextFile(plan.files.job / path.name, path.read_text(encoding="utf-8"))
+            for path in sorted(Path(job.__file__).parent.glob("*.py"))
+        ),
+    )
+
+
+def launch_document(plan: JobPlan) -> dict[str, Any]:
+    """Write the plan as the job code reads it."""
+    resolved = plan.resolved
+    return {
+        "format": LAUNCH_FORMAT,
+        "name": plan.name,
+        "entrypoint": resolved.entrypoint,
+        "backend": plan.backend,
+        "token": plan.token,
+        "run_dir": str(plan.run_dir),
+        "python": str(resolved.host.python) if resolved.host else None,
+        "prime_rl_dir": str(resolved.host.directory) if resolved.host and resolved.host.directory else None,
+        "module": plan.launch.module,
+        "arguments": list(plan.launch.arguments),
+        "working_directory": str(plan.launch.working_directory),
+        "gpus": {
+            "count": resolved.gpus.allocated,
+            "shared": resolved.gpus.shared,
+            "trainer": resolved.gpus.train,
+            "inference": resolved.gpus.infer,
+        },
+        "cpus": plan.allocation.cpus,
+        "memory": plan.allocation.memory,
+        "expected_variables": list(plan.launch.passed),
+        "environments": [name.replace("-", "_") for name in resolved.environments],
+        "checked": resolved.checked,
+        "rehearse": plan.launch.rehearse,
+    }
+
+
+def job_command(plan: JobPlan) -> tuple[str, ...]:
+    """The command that the script ends in."""
+    return (str(plan.launch.python), str(plan.files.job), str(plan.files.plan))
+
+
+def gpu_summary(resolved: Resolved) -> str:
+    """Say in a few words which component gets which GPUs."""
+    gpus = resolved.gpus
+    if gpus.shared:
+        return "1 GPU for trainer and inference together"
+    parts = [
+        f"{count} GPU{'s' if count > 1 else ''} for {who}"
+        for count, who in ((gpus.infer, "inference"), (gpus.train, "the trainer"))
+        if count
+    ]
+    return ", ".join(parts)
+
+
+def _environment(options: SlurmOptions) -> Mapping[str, str]:
+    return dict(text.split("=", 1) for text in options.env if "=" in text)
+
+
+def _prime_rl_context(resolved: Resolved, options: SlurmOptions, files: RunFiles) -> dict[str, Any]:
+    """The names that prime-rl gives its own single-node templates, so that one of those works here."""
+    return {
+        "job_name": job_name(resolved, options),
+        "partition": options.partition,
+        "nodelist": options.nodelist,
+        "exclude": options.exclude,
+        "account": options.account,
+        "time": options.time,
+        "pre_run_command": options.pre_run_command,
+        "cleanup_grace_period": options.cleanup_grace_period,
+        "shared_fs": options.shared_fs,
+        "config_path": files.config,
+        "output_dir": resolved.run_dir,
+        "gpus_per_node": resolved.gpus_per_node,
+    }
+
+
+def _provenance(resolved: Resolved, request: Request) -> dict[str, Any]:
+    host = resolved.host
+    return {
+        "command": list(request.command),
+        "working_directory": str(Path.cwd()),
+        "medarc_plugin": medarc_plugin.__version__,
+        "python": sys.version.split()[0],
+        "prime_rl": None
+        if host is None
+        else {
+            "python": str(host.python),
+            "directory": str(host.directory) if host.directory else None,
+            "commit": host.commit,
+            "local_changes": host.dirty,
+        },
+        "shape": resolved.shape,
+        "checked": resolved.checked,
+        "warnings": list(resolved.warnings),
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,172 @@
+"""The SLURM backend: one job, on one node, with the GPUs that the run needs and no more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import medarc_plugin
+from medarc_plugin import hookimpl
+from medarc_plugin.backends import planning
+from medarc_plugin.errors import UsageError
+from medarc_plugin.models import (
+    Allocation,
+    Directive,
+    JobPlan,
+    JobState,
+    Request,
+    Resolved,
+    Submission,
+    TextFile,
+)
+from medarc_plugin.options import SlurmOptions, knobs, megabytes
+from medarc_plugin.render import check_script, render
+from medarc_plugin.slurm import directives, gateway
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+NAME_LIMIT = 1024
+"""Bytes that sbatch takes for a job name or a comment (seen on 22.05)."""
+
+
+class SlurmBackend:
+    """Writes a batch script and submits it with `sbatch`."""
+
+    name = "slurm"
+
+    def plan(self, resolved: Resolved, options: SlurmOptions, request: Request) -> JobPlan:
+        """Decide the allocation: see `medarc_plugin.models.Backend.plan`."""
+        token = planning.new_token()
+        allocation = allocate(resolved, options, token)
+        return planning.new_plan(self.name, resolved, options, request, allocation, token)
+
+    def render(self, plan: JobPlan, template_dirs: tuple[Path, ...]) -> tuple[TextFile, ...]:
+        """Render script, config, plan and job code: see `medarc_plugin.models.Backend.render`."""
+        text = render(plan.template, script_context(plan), template_dirs)
+        check_script(plan.template, text)
+        return (TextFile(plan.files.script, text, 0o755), *planning.run_file_texts(plan))
+
+    def command(self, plan: JobPlan) -> tuple[str, ...]:
+        """`sbatch --parsable SCRIPT`."""
+        return gateway.sbatch_command(plan.files.script)
+
+    def submit(self, plan: JobPlan, secrets: Mapping[str, str]) -> Submission:
+        """Submit the script: see `medarc_plugin.models.Backend.submit`."""
+        accepted = gateway.sbatch(plan.files.script, secrets)
+        return Submission(
+            job_id=accepted.job_id,
+            cluster=accepted.cluster,
+            script=plan.files.script,
+            log=plan.files.log_of(accepted.job_id),
+            submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            token=plan.token,
+            backend=self.name,
+        )
+
+    def query(self, submission: Submission) -> JobState:
+        """Ask SLURM, and accept no other job under the same id."""
+        return gateway.job_state(submission.job_id, submission.cluster, submission.token)
+
+    def cancel(self, submission: Submission) -> None:
+        """`scancel JOB`."""
+        gateway.cancel(submission.job_id, submission.cluster)
+
+
+def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocation:
+    """Turn needs and options into what is asked of SLURM.
+
+    Raises:
+        UsageError: A name or comment is longer than SLURM takes.
+    """
+    gpus = resolved.gpus.allocated
+    cpus = options.cpus_per_gpu * gpus
+    memory = options.mem
+    if options.mem_per_gpu:
+        memory = f"{megabytes(options.mem_per_gpu) * gpus}M"
+    lines = [
+        Directive("job-name", _limited("--job-name", planning.job_name(resolved, options))),
+        Directive("comment", _limited("--comment", comment(options.comment, token))),
+        # The word that SLURM reads patterns in is the path alone: attempts share one log, appended.
+        Directive("output", pattern=directives.log_pattern(resolved.run_dir, "job_%j.log")),
+        Directive("open-mode", "append"),
+        Directive("nodes", "1"),
+        Directive("ntasks", "1"),
+        Directive("cpus-per-task", str(cpus)),
+        _gpu_directive(options, gpus),
+    ]
+    if memory:
+        lines.append(Directive("mem", memory))
+    for name, knob in knobs().items():
+        value = getattr(options, name)
+        if knob.sbatch and value is not None:
+            lines.append(Directive(knob.sbatch, str(value)))
+    if options.exclusive:
+        lines.append(Directive("exclusive"))
+    lines += [_extra(text) for text in options.sbatch_arg]
+    if options.dependency and not any(line.name == "kill-on-invalid-dep" for line in lines):
+        # Else a job whose dependency failed stays in the queue for ever.
+        lines.append(Directive("kill-on-invalid-dep", "yes"))
+    return Allocation(
+        gpus=gpus,
+        gpu_type=options.gpu_type,
+        cpus=cpus,
+        memory=memory,
+        time=options.time,
+        partition=options.partition,
+        account=options.account,
+        qos=options.qos,
+        directives=tuple(lines),
+    )
+
+
+def comment(words: str | None, token: str) -> str:
+    """The job's comment: the user's words, then the word by which the plugin knows its job."""
+    return f"{words} [medarc:{token}]" if words else f"[medarc:{token}]"
+
+
+def script_context(plan: JobPlan) -> dict[str, object]:
+    """Everything that a template may use."""
+    return {
+        **plan.template_context,
+        "directives": [directives.line(line) for line in plan.allocation.directives],
+        "entrypoint": plan.resolved.entrypoint,
+        "gpu_summary": planning.gpu_summary(plan.resolved),
+        "gpus": plan.allocation.gpus,
+        "version": medarc_plugin.__version__,
+        "script_path": plan.files.script,
+        "log_path": plan.files.log,
+        "run_dir": plan.run_dir,
+        "environment": plan.launch.environment,
+        "project_dir": plan.launch.working_directory,
+        "modules": plan.launch.modules,
+        "setup": plan.launch.setup,
+        "dotenv": True,
+        "python": plan.launch.python,
+        "job_code": plan.files.job,
+        "plan_path": plan.files.plan,
+    }
+
+
+def _gpu_directive(options: SlurmOptions, gpus: int) -> Directive:
+    kind = f"{options.gpu_type}:" if options.gpu_type else ""
+    prefix = "gpu:" if options.gpu_flag == "gres" else ""
+    return Directive(options.gpu_flag, f"{prefix}{kind}{gpus}")
+
+
+def _extra(text: str) -> Directive:
+    key, equals, value = text.partition("=")
+    return Directive(key, value if equals else None)
+
+
+def _limited(option: str, value: str) -> str:
+    if len(value.encode()) > NAME_LIMIT:
+        raise UsageError(f"{option} is longer than the {NAME_LIMIT} bytes that SLURM takes")
+    return value
+
+
+@hookimpl
+def medarc_register_backends() -> Iterable[SlurmBackend]:
+    """Offer `--backend slurm`."""
+    return [SlurmBackend()]

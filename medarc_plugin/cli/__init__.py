@@ -1,0 +1,1 @@
+"""The command lines: what is typed becomes a `Request`, what comes of it is printed, once."""

@@ -1,0 +1,202 @@
+"""The commands of `medarc_slurm` beside the launches."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medarc_plugin import __version__
+from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.models import ENTRYPOINTS, Entrypoint
+
+if TYPE_CHECKING:
+    from medarc_plugin.sandbox import Sandbox, SandboxStatus
+
+PASS_THROUGH = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+app = typer.Typer(
+    name="medarc_slurm",
+    help="Run prime-rl on SLURM nodes that are shared with others.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+sandbox_app = typer.Typer(
+    help="A real one-machine SLURM in a folder, to try things out where there is no cluster.",
+    no_args_is_help=True,
+)
+app.add_typer(sandbox_app, name="sandbox")
+
+Directory = Annotated[Path, typer.Option("--dir", "-D", metavar="DIR", help="The sandbox's folder.")]
+IN_HERE = Path(".slurm-sandbox")
+
+
+def run() -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except typer.Abort:
+        return output.INTERRUPTED
+    except Exception as error:
+        # click's own errors know how to show themselves; anything else keeps its traceback.
+        if not hasattr(error, "show"):
+            raise
+        error.show()
+        return int(getattr(error, "exit_code", 2))
+    return code if isinstance(code, int) else 0
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.fact(f"medarc_plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    del version
+
+
+def _listed(name: Entrypoint) -> None:
+    """List a launch in the help; `medarc_slurm.main` takes it before typer is imported."""
+
+    @app.command(name, context_settings=PASS_THROUGH, help=entrypoints.SUMMARY[name])
+    def _launch(context: typer.Context) -> None:
+        from medarc_plugin.cli.medarc_slurm import launch
+
+        raise typer.Exit(launch(name, context.args))
+
+
+for _name in ENTRYPOINTS:
+    _listed(_name)
+
+
+@app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})
+def options(context: typer.Context) -> None:
+    """List every option with its value and where the value comes from.
+
+    Takes what a launch takes, `CONFIG --partition gpu`, and shows what would hold there.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from medarc_plugin import launch, profiles
+    from medarc_plugin.options import flag
+
+    parsed = arguments.parse(context.args)
+    given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
+    settled = launch.settle_values(tuple(given), parsed.options)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("option", "value", "source"):
+        table.add_column(heading, overflow="fold")
+    for name, source in settled.sources.items():
+        value = getattr(settled.options, name)
+        table.add_row(
+            flag(name),
+            _shown(value),
+            source,
+            style=None if source != profiles.BUILT_IN else "dim",
+        )
+    Console().print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
+
+
+@sandbox_app.command("up")
+def sandbox_up(
+    directory: Directory = IN_HERE,
+    nodes: Annotated[int | None, typer.Option(help="Nodes. Default: 1.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPUs of each node. Default: 64.")] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="GPUs of each node. Default: the real ones, or 8 stand-ins."),
+    ] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="Type of stand-in GPUs. Default: h100.")] = None,
+) -> None:
+    """Start the sandbox, or what of it is not running."""
+    from medarc_plugin.sandbox import SandboxSpec
+
+    spec = None
+    if (nodes, cpus, gpus, gpu_type) != (None, None, None, None):
+        default = SandboxSpec()
+        spec = SandboxSpec(
+            nodes=default.nodes if nodes is None else nodes,
+            cpus=default.cpus if cpus is None else cpus,
+            gpus=gpus,
+            gpu_type=gpu_type,
+        )
+    sandbox = _sandbox(directory)
+    _describe(sandbox.up(spec))
+    output.say("use it with --sandbox, or in a shell:")
+    _export(sandbox)
+
+
+@sandbox_app.command("down")
+def sandbox_down(directory: Directory = IN_HERE) -> None:
+    """End its jobs, stop it, and remove the folder."""
+    _sandbox(directory).down()
+    output.say(f"{directory} is gone")
+
+
+@sandbox_app.command("status")
+def sandbox_status(directory: Directory = IN_HERE) -> None:
+    """Show what runs and what the nodes have. Exit code 1 when it is not up."""
+    status = _sandbox(directory).status()
+    _describe(status)
+    raise typer.Exit(0 if status.state == "up" else 1)
+
+
+@sandbox_app.command("env")
+def sandbox_env(directory: Directory = IN_HERE) -> None:
+    """Print the line that points a shell's SLURM commands at it: eval "$(... sandbox env)"."""
+    _export(_sandbox(directory))
+
+
+def _sandbox(directory: Path) -> Sandbox:
+    from medarc_plugin.sandbox import Sandbox
+
+    return Sandbox(directory.absolute())
+
+
+def _export(sandbox: Sandbox) -> None:
+    for name, value in sandbox.environment().items():
+        output.fact(f"export {name}={shlex.quote(value)}")
+
+
+def _describe(status: SandboxStatus) -> None:
+    kind = "real" if status.real_gpus else "stand-in"
+    output.say(f"sandbox {status.state}: {status.directory}")
+    for daemon in status.daemons:
+        state = f"pid {daemon.pid}" if daemon.alive else "not running"
+        output.say(f"  {daemon.name:<14} {state}")
+    for node in status.nodes:
+        output.say(
+            f"  {node.name:<14} {node.state}, {node.cpus} CPUs, {node.memory_mib // 1024} GiB, "
+            f"{node.gres} ({kind} GPUs)"
+        )
+    if status.queue_length is not None:
+        output.say(f"  {'queue':<14} {status.queue_length} jobs")

@@ -1,0 +1,294 @@
+"""Split a command line into what is ours and what is prime-rl's.
+
+A parser library would refuse, reorder or reinterpret arguments that it does not know; prime-rl's have
+to arrive as they were typed. So this is a single pass over the tokens: a token that is one of our
+flags is taken, with the next token as its value whatever that looks like (`--job-name -x` is a job
+named `-x`), everything else is prime-rl's, and so is all that follows `--`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin.errors import UsageError
+from medarc_plugin.models import Entrypoint, GpuRequest, Request
+from medarc_plugin.options import flag, is_switch, knobs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VALUE_FLAGS = {
+    "--backend": ("NAME", "Where the run goes: slurm, local, or what a plugin offers."),
+    "--output-dir": (
+        "DIR",
+        "The run directory itself. Unset: output_dir and run.name of the config.",
+    ),
+    "--gpus": ("N", "GPUs of an SFT or inference run."),
+    "--train-gpus": ("N", "GPUs of the trainer."),
+    "--infer-gpus": ("N", "GPUs of vLLM."),
+}
+"""Flags of a launch that take a value, with what stands for it and their help."""
+
+SWITCHES = {
+    "--dry-run": "Write script and configs, show the plan and the sbatch command, submit nothing.",
+    "--clean": "Delete what an earlier run left in the run directory.",
+    "--rehearse": "Submit a job that runs every check and launches nothing.",
+    "--no-check": "Submit although prime-rl is not here to check the config.",
+    "--sandbox": "Use the private SLURM in .slurm-sandbox (--sandbox=DIR: another), started when down.",
+    "--help": "Show this and exit.",
+}
+"""Flags of a launch that take none."""
+
+SHORT = {"-h": "--help"}
+
+PASSED_ON = "--resume"
+"""prime-rl's flag, which the plugin reads as well: the run directory may then hold a run."""
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass
+class Parsed:
+    """A command line, split.
+
+    Attributes:
+        launch: Our launch flags that take a value.
+        switches: Our launch flags that take none.
+        sandbox: Folder given with `--sandbox=DIR`.
+        options: Values for `SlurmOptions`.
+        passed: What is prime-rl's.
+        positional: Tokens before the first of prime-rl's that belong to no flag.
+    """
+
+    launch: dict[str, str] = field(default_factory=dict)
+    switches: set[str] = field(default_factory=set)
+    sandbox: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    passed: list[str] = field(default_factory=list)
+    positional: list[str] = field(default_factory=list)
+
+
+def option_flags() -> dict[str, str]:
+    """Map every spelling of every option to its field."""
+    spellings: dict[str, str] = {}
+    for name, knob in knobs().items():
+        dashed = name.replace("_", "-")
+        for spelling in (f"--{dashed}", f"--slurm.{dashed}", f"--slurm.{name}", *knob.flags):
+            spellings[spelling] = name
+    return spellings
+
+
+def backend_in(arguments: Sequence[str]) -> str | None:
+    """Return the value of `--backend`, or `None`; reads nothing else of the command line."""
+    for index, token in enumerate(arguments):
+        if token == "--":
+            return None
+        if token == "--backend":
+            return arguments[index + 1] if index + 1 < len(arguments) else ""
+        if token.startswith("--backend="):
+            return token.partition("=")[2]
+    return None
+
+
+def parse(arguments: Sequence[str]) -> Parsed:
+    """Split a command line.
+
+    Raises:
+        UsageError: One of our flags lacks its value, or has one that it does not take.
+    """
+    parsed = Parsed()
+    spellings = option_flags()
+    tokens = list(arguments)
+    while tokens:
+        token = tokens.pop(0)
+        if token == "--":
+            parsed.passed += tokens
+            break
+        name, equals, value = token.partition("=")
+        name = SHORT.get(name, name)
+        attached = value if equals else None
+        negated = f"--{name.removeprefix('--no-')}" if name.startswith("--no-") else None
+        if name in VALUE_FLAGS:
+            parsed.launch[name] = _value(name, attached, tokens)
+        elif name in SWITCHES:
+            _take_switch(parsed, name, attached, tokens)
+        elif name in spellings:
+            _take_option(parsed, spellings[name], name, attached, tokens)
+        elif negated in spellings and is_switch(spellings[negated]) and not equals:
+            parsed.options[spellings[negated]] = False
+        elif name.startswith("--slurm."):
+            raise _unknown_option(name, spellings)
+        elif token.startswith("-") or parsed.passed or token == "@":
+            parsed.passed.append(token)
+            if token == "@" and tokens:
+                parsed.passed.append(tokens.pop(0))
+        else:
+            parsed.positional.append(token)
+    return parsed
+
+
+def request_from(
+    entrypoint: Entrypoint, arguments: Sequence[str], *, default_backend: str, config_first: bool
+) -> Request:
+    """Turn a command line into a request.
+
+    Args:
+        entrypoint: Which prime-rl command.
+        arguments: The command line without the program's name.
+        default_backend: Backend when `--backend` is not given.
+        config_first: Whether a bare first token is a config file, as for `medarc_slurm rl CONFIG`.
+
+    Raises:
+        UsageError: The command line cannot be used.
+    """
+    parsed = parse(arguments)
+    passed = list(parsed.passed)
+    if config_first:
+        if len(parsed.positional) > 1:
+            raise UsageError(
+                f"one config at a time: {' '.join(parsed.positional)}",
+                hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
+            )
+        passed = [part for path in parsed.positional for part in ("@", path)] + passed
+    else:
+        passed = parsed.positional + passed
+    if not passed and config_first:
+        raise UsageError(
+            "which config? None is given",
+            hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
+        )
+    resume = any(
+        token == PASSED_ON or token.startswith((f"{PASSED_ON}.", f"{PASSED_ON}=")) for token in passed
+    )
+    if resume and "--clean" in parsed.switches:
+        raise UsageError(
+            "--resume and --clean contradict each other: one goes on with what the other deletes"
+        )
+    return Request(
+        entrypoint=entrypoint,
+        backend=parsed.launch.get("--backend", default_backend),
+        arguments=tuple(passed),
+        options=parsed.options,
+        gpus=GpuRequest(*(_count(parsed, name) for name in ("--gpus", "--train-gpus", "--infer-gpus"))),
+        run_dir=_run_dir(parsed.launch.get("--output-dir")),
+        dry_run="--dry-run" in parsed.switches,
+        clean="--clean" in parsed.switches,
+        resume=resume,
+        check="--no-check" not in parsed.switches,
+        rehearse="--rehearse" in parsed.switches,
+        sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
+    )
+
+
+def _value(name: str, attached: str | None, tokens: list[str]) -> str:
+    if attached is not None:
+        return attached
+    if not tokens:
+        raise UsageError(f"{name} needs a value")
+    return tokens.pop(0)
+
+
+def _take_switch(parsed: Parsed, name: str, attached: str | None, tokens: list[str]) -> None:
+    if name == "--sandbox":
+        parsed.sandbox = ".slurm-sandbox" if attached is None else attached
+        return
+    # prime-rl's own language allows `--clean true`; so do we where it is the same flag.
+    if attached is None and tokens and tokens[0].lower() in _BOOLEANS:
+        attached = tokens.pop(0)
+    if attached is not None and attached.lower() not in _BOOLEANS:
+        raise UsageError(f"{name} takes no value, but got {attached!r}")
+    if attached is None or _BOOLEANS[attached.lower()]:
+        parsed.switches.add(name)
+    else:
+        parsed.switches.discard(name)
+
+
+def _take_option(parsed: Parsed, name: str, spelling: str, attached: str | None, tokens: list[str]) -> None:
+    if is_switch(name):
+        if attached is not None and attached.lower() not in _BOOLEANS:
+            raise UsageError(f"{spelling} takes no value, but got {attached!r}")
+        parsed.options[name] = attached is None or _BOOLEANS[attached.lower()]
+        return
+    value = _value(spelling, attached, tokens)
+    if knobs()[name].repeatable:
+        parsed.options[name] = (*parsed.options.get(name, ()), value)
+    else:
+        parsed.options[name] = value
+
+
+def _unknown_option(name: str, spellings: dict[str, str]) -> UsageError:
+    near = difflib.get_close_matches(name, spellings, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`medarc_slurm options` lists all options"
+    return UsageError(f"unknown option {name}", hint=hint)
+
+
+def _count(parsed: Parsed, name: str) -> int | None:
+    text = parsed.launch.get(name)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} {text!r} is not a whole number") from None
+
+
+def _run_dir(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if "\0" in text or "\n" in text or "\r" in text:
+        raise UsageError(f"--output-dir cannot hold a line break or NUL character: {text!r}")
+    path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - also removes `..`
+    if not text.strip() or not path.name:
+        raise UsageError(f"--output-dir {text!r} is not a folder that a run can have to itself")
+    return path
+
+
+def help_text(usage: str, summary: str) -> str:
+    """Write the help of a launch command.
+
+    Args:
+        usage: The line after `Usage:`.
+        summary: What the command does.
+    """
+    from medarc_plugin.options import GROUPS, SlurmOptions, choices
+
+    rows = [("Launch", f"{name} {metavar}", text) for name, (metavar, text) in VALUE_FLAGS.items()]
+    rows += [("Launch", name, text) for name, text in SWITCHES.items()]
+    for name, knob in knobs().items():
+        spelling = ", ".join([*knob.flags, flag(name)])
+        metavar = "" if knob.metavar is None else f" {knob.metavar}"
+        info = SlurmOptions.model_fields[name]
+        text = " ".join((info.description or "").split())
+        if info.default not in (None, (), False) and not choices(name):
+            text += f" Default: {info.default}."
+        if knob.repeatable:
+            text += " Repeatable."
+        rows.append((knob.group, spelling + metavar, text))
+    lines = [f"Usage: {usage}", "", summary]
+    for group in ("Launch", *GROUPS):
+        lines += ["", f"{group}:"]
+        lines += [line for title, left, text in rows if title == group for line in _row(left, text)]
+    lines += [
+        "",
+        "Every option of the last four groups is also --slurm.NAME, and a key of [slurm] in the config.",
+        "Anything else is prime-rl's and reaches it as typed: @ FILE, --max-steps 5,",
+        "--trainer.optim.lr 1e-6, and all that follows `--`.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(left: str, text: str) -> list[str]:
+    import shutil
+    import textwrap
+
+    margin = 32
+    width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 110))
+    body = textwrap.wrap(text, width - margin)
+    if len(left) + 4 > margin:
+        return [f"  {left}", *(" " * margin + line for line in body)]
+    first = f"  {left}".ljust(margin) + (body[0] if body else "")
+    return [first, *(" " * margin + line for line in body[1:])]

@@ -1,0 +1,136 @@
+"""The scripts `rl`, `sft` and `inference`: ours with a backend, prime-rl's own without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from medarc_plugin.cli import arguments, output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medarc_plugin.models import Entrypoint, Request
+
+SUMMARY = {
+    "rl": "Train with reinforcement learning: trainer, orchestrator and vLLM in one job.",
+    "sft": "Fine-tune on demonstrations, in one job.",
+    "inference": "Serve a model with vLLM, in one job.",
+}
+
+
+def rl() -> NoReturn:
+    """The script `rl`."""
+    sys.exit(output.guarded(lambda: main("rl", sys.argv[1:])))
+
+
+def sft() -> NoReturn:
+    """The script `sft`."""
+    sys.exit(output.guarded(lambda: main("sft", sys.argv[1:])))
+
+
+def inference() -> NoReturn:
+    """The script `inference`."""
+    sys.exit(output.guarded(lambda: main("inference", sys.argv[1:])))
+
+
+def main(entrypoint: Entrypoint, argv: Sequence[str]) -> int:
+    """Run one of the three commands.
+
+    Returns:
+        The exit code; does not return when the command is prime-rl's own.
+    """
+    backend = arguments.backend_in(argv)
+    if backend is None:
+        backend = os.environ.get("MEDARC_BACKEND") or None
+    if backend is None:
+        hand_over(entrypoint, argv)
+    usage = f"{entrypoint} --backend {backend or 'NAME'} @ CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]"
+    return run(entrypoint, argv, backend, usage, config_first=False)
+
+
+def run(entrypoint: Entrypoint, argv: Sequence[str], backend: str, usage: str, *, config_first: bool) -> int:
+    """Launch through a backend, or show the help.
+
+    Returns:
+        The exit code.
+    """
+    if "--help" in arguments.parse(argv).switches:
+        output.fact(arguments.help_text(usage, SUMMARY[entrypoint]))
+        return 0
+    from dataclasses import replace
+
+    request = arguments.request_from(entrypoint, argv, default_backend=backend, config_first=config_first)
+    program = Path(sys.argv[0]).name
+    return carry_out(replace(request, command=(program, *sys.argv[1:])))
+
+
+def carry_out(request: Request) -> int:
+    """Prepare, show, and write or submit.
+
+    Returns:
+        0, or how a run in the foreground ended.
+    """
+    # Slow imports that the help does without.
+    from medarc_plugin import launch
+    from medarc_plugin.slurm import gateway
+
+    if request.sandbox is not None:
+        enter_sandbox(request.sandbox)
+    _warn_of_ignored_variables()
+    prepared = launch.prepare(request)
+    output.show_plan(prepared)
+    if request.dry_run:
+        launch.write(prepared)
+        output.say("dry run: the files are written, nothing is submitted; this submits them:")
+        output.fact(gateway.shown_command(prepared.backend.command(prepared.plan)))
+        return 0
+    secrets = launch.gather_secrets(prepared.plan)
+    for name in prepared.plan.launch.passed:
+        if name not in secrets:
+            output.warn(f"{name} was not found here, so the job will not have it")
+    submission = launch.submit(prepared, output.warn, secrets)
+    if submission.exit_code is not None:
+        return submission.exit_code
+    output.show_submission(prepared.plan, submission)
+    return 0
+
+
+def enter_sandbox(directory: Path) -> None:
+    """Point this process's SLURM commands at the private SLURM, starting it when it is down."""
+    from medarc_plugin.sandbox import Sandbox
+
+    sandbox = Sandbox(directory.absolute())
+    sandbox.up()
+    os.environ.update(sandbox.environment())
+
+
+def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
+    """Become prime-rl's own command: its interpreter, its environment, the arguments as typed.
+
+    Raises:
+        HostError: prime-rl is not there, or its interpreter cannot be run.
+    """
+    from medarc_plugin.errors import HostBrokenError
+    from medarc_plugin.host import locate, passthrough
+
+    host = locate.require(locate.locate(None))
+    command, environment = passthrough.command(host, entrypoint, argv)
+    sys.stdout.flush()
+    try:
+        os.execve(command[0], command, environment)  # noqa: S606 - the same process goes on as prime-rl
+    except OSError as error:
+        raise HostBrokenError(
+            f"prime-rl's interpreter {command[0]} cannot be run: {error.strerror}",
+            hint=locate.GET_PRIME_RL,
+        ) from None
+
+
+def _warn_of_ignored_variables() -> None:
+    from medarc_plugin.profiles import ignored_variables
+
+    ignored = ignored_variables(os.environ)
+    if ignored:
+        output.warn(f"{', '.join(ignored)}: set, but the run decides this; ignored")

@@ -1,0 +1,135 @@
+"""What is printed: facts on standard output, narration on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from medarc_plugin.errors import MedarcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medarc_plugin.launch import Prepared
+    from medarc_plugin.models import JobPlan, Submission
+
+INTERRUPTED = 130
+
+
+def say(text: str = "") -> None:
+    """Print narration."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place
+
+
+def fact(text: str) -> None:
+    """Print what a script may read."""
+    print(text, flush=True)  # noqa: T201 - the other one
+
+
+def warn(text: str) -> None:
+    """Print something that does not stop the command."""
+    say(f"{_painted('warning:', '33')} {text}")
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command and print what it raises on purpose, once.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return command()
+    except MedarcError as error:
+        say(f"{_painted('error:', '31')} {error.message}")
+        if error.hint:
+            say(f"{_painted('hint:', '36')} {error.hint}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, `| head -1` say. Nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def show_plan(prepared: Prepared) -> None:
+    """Describe what would be, or is about to be, submitted."""
+    plan, resolved, allocation = prepared.plan, prepared.plan.resolved, prepared.plan.allocation
+    sources = prepared.settled.sources
+    rows = [("run", f"{resolved.entrypoint} with backend {plan.backend}, job name {plan.name!r}")]
+    rows += _gpu_rows(plan)
+    if plan.backend != "local":
+        rows += [
+            ("CPUs", f"{allocation.cpus} ({prepared.settled.options.cpus_per_gpu} for each GPU)"),
+            ("memory", allocation.memory or "the cluster's default (--mem-per-gpu sets it)"),
+            ("time limit", allocation.time or "the partition's default (--time sets it)"),
+        ]
+        for name in ("partition", "account", "qos"):
+            value = getattr(allocation, name)
+            rows.append((name, f"{value} ({sources[name]})" if value else "the cluster's default"))
+    rows.append(("config", _config_words(prepared)))
+    if plan.launch.passed:
+        rows.append(("passed on", ", ".join(plan.launch.passed) + " (values stay out of all files)"))
+    rows.append(("run dir", str(plan.run_dir)))
+    shown = [file.path for file in prepared.files if plan.files.job not in file.path.parents]
+    rows += [
+        ("files" if index == 0 else "", str(path.relative_to(plan.run_dir)))
+        for index, path in enumerate([*shown, plan.files.job])
+    ]
+    for name, value in rows:
+        say(f"{_painted(name.ljust(11), '1')} {value}")
+    for problem in prepared.problems:
+        warn(f"{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else ""))
+    for text in resolved.warnings:
+        warn(f"prime-rl: {text}")
+
+
+def show_submission(plan: JobPlan, submission: Submission) -> None:
+    """Print the job's id and the paths, a labelled line each."""
+    cluster = f" on {submission.cluster}" if submission.cluster else ""
+    say(f"submitted {plan.name!r}{cluster}")
+    for name, value in (
+        ("job", submission.job_id),
+        ("run", plan.run_dir),
+        ("script", submission.script),
+        ("log", submission.log),
+    ):
+        fact(f"{name:<7} {value}")
+
+
+def _gpu_rows(plan: JobPlan) -> list[tuple[str, str]]:
+    gpus, allocation = plan.resolved.gpus, plan.allocation
+    kind = f" of type {allocation.gpu_type}" if allocation.gpu_type else ""
+    rows = [("GPUs", f"{gpus.allocated}{kind}, on one node")]
+    if gpus.shared:
+        share = float(plan.resolved.memory_share or 0)
+        rows.append(("", f"inference and trainer: the same GPU; vLLM takes {share:.0%} of its memory"))
+        return rows
+    first = 0
+    # prime-rl's launcher takes the visible GPUs in this order.
+    for who, count in (("inference", gpus.infer), ("trainer", gpus.train)):
+        if count:
+            last = first + count - 1
+            which = f"GPU {first}" if first == last else f"GPUs {first}-{last}"
+            rows.append(("", f"{who}: {which} of the allocation"))
+            first += count
+    return rows
+
+
+def _config_words(prepared: Prepared) -> str:
+    resolved = prepared.plan.resolved
+    if resolved.host is None:
+        return "unchecked (no prime-rl here)"
+    where = resolved.host.directory or resolved.host.python
+    commit = f", commit {resolved.host.commit[:9]}" if resolved.host.commit else ""
+    dirty = " with local changes" if resolved.host.dirty else ""
+    state = "checked by prime-rl" if resolved.checked else "unchecked, for prime-rl"
+    return f"{state} at {where}{commit}{dirty} ({resolved.host.source})"
+
+
+def _painted(text: str, code: str) -> str:
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\033[{code}m{text}\033[0m"

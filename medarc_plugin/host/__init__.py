@@ -1,0 +1,1 @@
+"""All that knows prime-rl: where it is, how its config is resolved, which fields matter to us."""

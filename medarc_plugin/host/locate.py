@@ -1,0 +1,114 @@
+"""Find prime-rl: its checkout and the interpreter that has its packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medarc_plugin.errors import HostBrokenError, HostNotFoundError
+from medarc_plugin.models import Host
+from medarc_plugin.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GET_PRIME_RL = (
+    "clone https://github.com/PrimeIntellect-ai/prime-rl, run `git submodule update --init` and "
+    "`uv sync --all-extras` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
+)
+
+
+def locate(
+    option: Path | None, environment: Mapping[str, str] = os.environ, *, source: str | None = None
+) -> Host | None:
+    """Look for prime-rl in the documented order.
+
+    Args:
+        option: The value of `--prime-rl-dir`, wherever it came from.
+        environment: Where `PRIME_RL_DIR` and `PRIME_RL_PYTHON` are looked up. The latter names the
+            interpreter of a checkout that has no `.venv`.
+        source: Where the option's value came from, for messages.
+
+    Returns:
+        The first that is there: the option, `PRIME_RL_DIR`, `./prime-rl`, this interpreter; `None` when
+        there is none.
+
+    Raises:
+        HostBrokenError: A place was named on purpose and holds no prime-rl, or no interpreter.
+    """
+    if option is not None:
+        name = "--prime-rl-dir" if source in (None, "command line") else f"prime_rl_dir in {source}"
+        return _checkout(option, name, environment)
+    if environment.get("PRIME_RL_DIR"):
+        return _checkout(Path(environment["PRIME_RL_DIR"]), "PRIME_RL_DIR", environment)
+    beside = Path("prime-rl")
+    if is_checkout(beside):
+        return _checkout(beside, "./prime-rl", environment)
+    if in_this_interpreter():
+        return Host(Path(sys.executable), None, "this environment")
+    return None
+
+
+def require(host: Host | None) -> Host:
+    """Return the host, or say how to get one.
+
+    Raises:
+        HostNotFoundError: There is none.
+    """
+    if host is None:
+        raise HostNotFoundError(
+            "prime-rl was not found: looked at --prime-rl-dir, PRIME_RL_DIR, ./prime-rl and this "
+            "Python environment",
+            hint=GET_PRIME_RL,
+        )
+    return host
+
+
+def is_checkout(directory: Path) -> bool:
+    """Whether a folder looks like a prime-rl checkout."""
+    return (directory / "pyproject.toml").is_file() and any(
+        (directory / part).is_dir() for part in ("src/prime_rl", "prime_rl", "packages/prime-rl-configs")
+    )
+
+
+def in_this_interpreter() -> bool:
+    """Whether prime-rl is installed in the environment that runs this."""
+    try:
+        return importlib.util.find_spec("prime_rl.entrypoints.rl") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def commit_of(directory: Path | None) -> tuple[str | None, bool]:
+    """Return a checkout's commit and whether it has local changes; `(None, False)` outside git."""
+    if directory is None or not (directory / ".git").exists():
+        return None, False
+    head = run(["git", "-C", str(directory), "rev-parse", "HEAD"], timeout=10)
+    if not head.ok:
+        return None, False
+    status = run(["git", "-C", str(directory), "status", "--porcelain", "--untracked-files=no"], timeout=30)
+    return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> Host:
+    directory = directory.expanduser().absolute()
+    if not directory.is_dir():
+        raise HostBrokenError(f"{source}: {directory} is not a folder", hint=GET_PRIME_RL)
+    if not is_checkout(directory):
+        raise HostBrokenError(
+            f"{source}: {directory} is not a prime-rl checkout: it has no pyproject.toml beside "
+            "src/prime_rl or packages/prime-rl-configs",
+            hint=GET_PRIME_RL,
+        )
+    named = environment.get("PRIME_RL_PYTHON")
+    # The link itself and not what it points to: that is how Python knows its environment.
+    python = Path(named).expanduser().absolute() if named else directory / ".venv" / "bin" / "python"
+    if not os.access(python, os.X_OK) or python.is_dir():
+        raise HostBrokenError(
+            f"{source}: prime-rl's interpreter {python} is missing or cannot be run",
+            hint=f"`uv sync --all-extras` in {directory} makes it; PRIME_RL_PYTHON names another",
+        )
+    return Host(python, directory, source)

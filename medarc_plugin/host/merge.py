@@ -1,0 +1,82 @@
+"""Read a run's files and overrides without prime-rl, through prime-rl's own config library.
+
+Good for two things: the `[slurm]` table, which is ours to read before anything slow happens, and a
+preview of the config where there is no prime-rl. Nothing is validated here beyond what the library
+itself refuses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin.errors import UsageError
+from medarc_plugin.host import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def read_files(arguments: Sequence[str]) -> dict[str, Any]:
+    """Merge the root-level `@ FILE`s of a command line, and nothing else of it.
+
+    Raises:
+        UsageError: A file is missing or is not what its suffix says.
+    """
+    tokens = list(arguments)
+    files = [token for at, path in itertools.pairwise(tokens) if at == "@" for token in (at, path)]
+    return _load(files)
+
+
+def merge(arguments: Sequence[str]) -> dict[str, Any]:
+    """Merge files and overrides as prime-rl's library does when it knows no schema.
+
+    Overrides stay text: only a schema could tell a number from a name.
+
+    Raises:
+        UsageError: A file is missing or is not what its suffix says, or an argument is no override.
+    """
+    plain, lists = _split_lists(arguments)
+    document = _load(plain)
+    for path, values in lists.items():
+        fields.put(document, path, values)
+    return document
+
+
+def _split_lists(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Take out overrides with several values: without a schema the library reads only one."""
+    plain: list[str] = []
+    lists: dict[str, list[str]] = {}
+    index = 0
+    while index < len(arguments):
+        token = arguments[index]
+        end = index + 1
+        while end < len(arguments) and not arguments[end].startswith("--"):
+            end += 1
+        values = list(arguments[index + 1 : end])
+        if token.startswith("--") and "=" not in token and len(values) > 1 and "@" not in values:
+            lists[token[2:].replace("-", "_")] = values
+            index = end
+        else:
+            plain.append(token)
+            index += 1
+    return plain, lists
+
+
+def _load(arguments: list[str]) -> dict[str, Any]:
+    from pydantic import ConfigDict
+    from pydantic_config import BaseConfig, ConfigFileError, cli
+
+    class Anything(BaseConfig):  # type: ignore[misc] # the library ships no types
+        model_config = ConfigDict(extra="allow")
+
+    try:
+        merged = cli(Anything, args=arguments)
+    except ConfigFileError as error:
+        raise UsageError(error.message) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a config file is not UTF-8 text: {error}") from None
+    document: dict[str, Any] = merged.model_dump()
+    return document

@@ -1,0 +1,255 @@
+"""From what was typed to a `Resolved` config: with prime-rl when it is there, merged when it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin.errors import (
+    ConfigRejectedError,
+    HostBrokenError,
+    UnknownShapeError,
+    UsageError,
+)
+from medarc_plugin.host import fields, resolver
+from medarc_plugin.host.locate import commit_of
+from medarc_plugin.host.merge import merge
+from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
+from medarc_plugin.process import TIMED_OUT, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medarc_plugin.options import SlurmOptions
+
+UNCHECKED = "unchecked"
+"""Shape of a config that was merged without prime-rl."""
+
+TIMEOUT = 300.0
+"""Seconds that prime-rl's interpreter may take. Its imports take about 10 on a fast file system and
+minutes on a cold network one."""
+
+
+def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resolved:
+    """Resolve a request's config.
+
+    Args:
+        request: What was typed.
+        options: The settled options.
+        host: prime-rl, or `None` for an unchecked merge.
+
+    Returns:
+        The config with the run directory, GPUs and facts that the plan needs.
+
+    Raises:
+        UsageError: A contradiction between flags and config.
+        ConfigRejectedError: prime-rl's parser refused the config; its words, whole.
+        HostBrokenError: prime-rl's interpreter does not work.
+        UnknownShapeError: prime-rl's schema is not known here.
+    """
+    wishes = _wishes(request, options)
+    if host is None:
+        return _unchecked(request, options, wishes, None)
+    commit, dirty = commit_of(host.directory)
+    host = replace(host, commit=commit, dirty=dirty)
+    try:
+        answer = _ask(request, wishes, host)
+    except UnknownShapeError:
+        if request.check:
+            raise
+        return _unchecked(request, options, wishes, host)
+    return _resolved(request, options, answer, host)
+
+
+def _wishes(request: Request, options: SlurmOptions) -> dict[str, Any]:
+    """Say what the flags want of prime-rl's fields; checks the flags against each other."""
+    gpus = request.gpus
+    for name, value in (
+        ("--gpus", gpus.gpus),
+        ("--train-gpus", gpus.train),
+        ("--infer-gpus", gpus.infer),
+    ):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: a run needs at least one GPU there")
+    wishes: dict[str, Any] = {"single_gpu": options.single_gpu}
+    if request.run_dir is not None:
+        wishes |= {"parent": str(request.run_dir.parent), "name": request.run_dir.name}
+    if request.entrypoint == "rl":
+        wishes |= _rl_wishes(request, options)
+    elif request.entrypoint == "sft":
+        if None not in (gpus.gpus, gpus.train) and gpus.gpus != gpus.train:
+            raise UsageError(
+                f"--gpus {gpus.gpus} and --train-gpus {gpus.train} contradict each other: for sft both "
+                "are the trainer's GPUs"
+            )
+        wishes |= {"train": gpus.gpus or gpus.train, "infer": gpus.infer}
+    else:
+        if gpus.train is not None:
+            raise UsageError("inference has no trainer: --train-gpus does not apply; use --gpus")
+        if None not in (gpus.gpus, gpus.infer) and gpus.gpus != gpus.infer:
+            raise UsageError(f"--gpus {gpus.gpus} and --infer-gpus {gpus.infer} contradict each other")
+        if options.single_gpu:
+            raise UsageError("inference has no trainer to share a GPU with: drop --single-gpu")
+        wishes["gpus"] = gpus.gpus or gpus.infer
+    _check_single(request, options)
+    return wishes
+
+
+def _rl_wishes(request: Request, options: SlurmOptions) -> dict[str, Any]:
+    gpus = request.gpus
+    if gpus.gpus is not None and not (options.single_gpu and gpus.gpus == 1):
+        raise UsageError(
+            f"--gpus {gpus.gpus}: rl has two kinds of GPUs",
+            hint="use --train-gpus N and --infer-gpus M, or --single-gpu for both on one",
+        )
+    return {"train": gpus.train, "infer": gpus.infer}
+
+
+def _check_single(request: Request, options: SlurmOptions) -> None:
+    if not options.single_gpu:
+        return
+    for name, value in (
+        ("--gpus", request.gpus.gpus),
+        ("--train-gpus", request.gpus.train),
+        ("--infer-gpus", request.gpus.infer),
+    ):
+        if value not in (None, 1):
+            raise UsageError(
+                f"--single-gpu and {name} {value} contradict each other",
+                hint=f"drop {name}, or drop --single-gpu",
+            )
+
+
+def _ask(request: Request, wishes: dict[str, Any], host: Host) -> dict[str, Any]:
+    """Run the resolver in prime-rl's interpreter and sort out what it answers."""
+    with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
+        question, answer_file = Path(folder, "request.json"), Path(folder, "answer.json")
+        question.write_text(
+            json.dumps(
+                {
+                    "entrypoint": request.entrypoint,
+                    "arguments": list(request.arguments),
+                    "fields": fields.__file__,
+                    "wishes": wishes,
+                }
+            ),
+            encoding="utf-8",
+        )
+        argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
+        done = run(argv, env=environment_for(host), timeout=TIMEOUT)
+        if not (done.ok and answer_file.exists()):
+            what = "did not answer" if done.returncode == TIMED_OUT else "failed"
+            raise HostBrokenError(
+                f"prime-rl's interpreter {host.python} ({host.source}) {what}:\n{done.describe()}",
+                hint="`uv sync --all-extras` in prime-rl's checkout repairs its environment",
+            )
+        answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
+    _raise_for(answer, host)
+    return answer
+
+
+def _raise_for(answer: dict[str, Any], host: Host) -> None:
+    kind = answer["kind"]
+    if kind == "rejected":
+        raise ConfigRejectedError(answer["message"], hint="these are prime-rl's own words")
+    if kind == "contradiction":
+        raise UsageError(answer["message"], hint=answer["hint"])
+    if kind == "missing-module":
+        raise HostBrokenError(
+            f"prime-rl's environment lacks the module {answer['missing']!r}: {answer['message']}",
+            hint=f"install it there: uv pip install --python {host.python} PACKAGE; "
+            f"an environment's package is named like its id",
+        )
+    if kind == "broken":
+        missing = answer.get("missing")
+        raise HostBrokenError(
+            f"prime-rl ({host.source}, {host.python}) cannot be imported:\n{answer['message'].strip()}",
+            hint=(f"its environment lacks {missing!r}: " if missing else "")
+            + "`uv sync --all-extras` in prime-rl's checkout repairs it",
+        )
+    if kind == "unknown-shape":
+        raise UnknownShapeError(
+            f"this prime-rl ({host.directory or host.python}, commit {host.commit or 'unknown'}) has a "
+            f"config schema that this plugin does not know: it lacks {', '.join(answer['missing'])}",
+            hint="use a prime-rl that the README names, or a newer medarc_plugin; --no-check goes on "
+            "with an unchecked config",
+        )
+
+
+def environment_for(host: Host, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Build the environment for prime-rl's commands on this machine.
+
+    Its `bin` comes first on PATH, since its launcher starts further commands by name; what belongs to
+    this project's own environment is taken out.
+    """
+    environment = {
+        name: value
+        for name, value in base.items()
+        if name not in {"PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_RUN_RECURSION_DEPTH"}
+    }
+    folder = host.python.parent
+    environment["PATH"] = f"{folder}{os.pathsep}{base.get('PATH', os.defpath)}"
+    if (folder.parent / "pyvenv.cfg").exists():
+        environment["VIRTUAL_ENV"] = str(folder.parent)
+    return environment
+
+
+def _unchecked(
+    request: Request, options: SlurmOptions, wishes: dict[str, Any], host: Host | None
+) -> Resolved:
+    document = merge(request.arguments)
+    written = {name: document.pop(name, None) for name in fields.LAUNCHER_FIELDS}
+    try:
+        fields.apply(document, request.entrypoint, wishes)
+        found = fields.facts(document, request.entrypoint)
+    except fields.FieldError as error:
+        raise UsageError(error.message, hint=error.hint) from None
+    found["clean"] = str(written["clean"]).lower() == "true"
+    answer = {"document": document, "facts": found, "shape": UNCHECKED, "warnings": []}
+    return _resolved(request, options, answer, host)
+
+
+def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], host: Host | None) -> Resolved:
+    found = answer["facts"]
+    shared = options.single_gpu and found["infer"] > 0
+    gpus = GpuNeeds(found["train"], found["infer"], shared)
+    if not shared and gpus.allocated > found["gpus_per_node"]:
+        raise UsageError(
+            f"{gpus.allocated} GPUs ({gpus.train} train + {gpus.infer} inference) are more than the "
+            f"{found['gpus_per_node']} of a node",
+            hint="ask for fewer, or set deployment.gpus_per_node when the nodes have more",
+        )
+    if request.run_dir is not None:
+        run_dir = request.run_dir
+    elif request.entrypoint == "inference":
+        run_dir = Path(found["output_dir"])
+    elif found["run_dir_name"]:
+        run_dir = Path(found["output_dir"]) / found["run_dir_name"]
+    else:
+        raise UsageError(
+            "where should the run go? Neither --output-dir nor run.name is given",
+            hint="--output-dir DIR names the run directory",
+        )
+    return Resolved(
+        entrypoint=request.entrypoint,
+        run_dir=run_dir.absolute(),
+        gpus=gpus,
+        gpus_per_node=found["gpus_per_node"],
+        model=found["model"],
+        environments=tuple(found["environments"]),
+        max_steps=found["max_steps"],
+        checkpoint_interval=found["checkpoint_interval"],
+        wandb=found["wandb"],
+        memory_share=found["memory_share"],
+        clean=found["clean"],
+        resume=found["resume"],
+        document=answer["document"],
+        shape=answer["shape"],
+        checked=answer["shape"] != UNCHECKED,
+        warnings=tuple(answer["warnings"]),
+        host=host,
+    )

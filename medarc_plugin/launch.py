@@ -1,0 +1,194 @@
+"""The use case: from a request to a submitted run, top to bottom.
+
+A dry run is the first half of a real one, the same object, so the two cannot drift.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin import plugins, profiles, render, rundir
+from medarc_plugin.errors import PreflightError
+from medarc_plugin.host import locate, merge
+from medarc_plugin.host.resolve import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from medarc_plugin.models import (
+        Backend,
+        Host,
+        JobPlan,
+        Problem,
+        Request,
+        Submission,
+        TextFile,
+    )
+    from medarc_plugin.profiles import Settled
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with everything decided and rendered, and nothing written.
+
+    Attributes:
+        request: What was typed.
+        settled: The options and where they came from.
+        plan: The plan.
+        problems: What the checks found; none of them fatal.
+        files: The files of the run.
+        backend: The backend that takes it.
+        plugins: All plugins.
+    """
+
+    request: Request
+    settled: Settled
+    plan: JobPlan
+    problems: tuple[Problem, ...]
+    files: tuple[TextFile, ...]
+    backend: Backend
+    plugins: plugins.Plugins
+
+
+def prepare(request: Request) -> Prepared:
+    """Decide and render a run.
+
+    Raises:
+        MedarcError: Whatever stands in the way; nothing has been written then.
+    """
+    loaded = plugins.load()
+    backend = loaded.backend(request.backend)
+    settled = settle_values(request.arguments, request.options)
+    host = find_host(request, settled)
+    resolved = resolve(request, settled.options, host)
+    plan = backend.plan(resolved, settled.options, request)
+    plan = _with_environment(plan, loaded)
+    problems = _refuse_fatal(loaded.problems(plan))
+    files = backend.render(plan, _template_dirs(plan, loaded))
+    return Prepared(request, settled, plan, problems, files, backend, loaded)
+
+
+def write(prepared: Prepared) -> None:
+    """Write the files of a run without submitting it: the whole of a dry run.
+
+    Raises:
+        RunDirectoryError: The run directory cannot take the run.
+    """
+    _check_run_directory(prepared)
+    with rundir.locked(prepared.plan.files):
+        rundir.write(prepared.files)
+
+
+def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str, str]) -> Submission:
+    """Write the files, hand the run over and record that.
+
+    Args:
+        prepared: The run.
+        warn: Told what went wrong without undoing the submission.
+        secrets: Variables for the submission's environment.
+
+    Raises:
+        RunDirectoryError: The run directory cannot take the run; nothing was written.
+        SubmissionError: The run was refused; its files are left in place.
+    """
+    _check_run_directory(prepared)
+    if _wants_clean(prepared):
+        rundir.clean(prepared.plan.run_dir)
+    with rundir.locked(prepared.plan.files):
+        # Again, now that nobody else can be at it.
+        rundir.check(prepared.plan, prepared.backend.query, clean=True, resume=True)
+        rundir.write(prepared.files)
+        prepared.plan.files.submission.unlink(missing_ok=True)
+        submission = prepared.backend.submit(prepared.plan, secrets)
+        rundir.record(prepared.plan.files, submission)
+    for failure in prepared.plugins.submitted(submission, prepared.plan):
+        warn(f"job {submission.job_id} is submitted, but {failure}")
+    return submission
+
+
+def settle_values(arguments: tuple[str, ...], options: Mapping[str, Any]) -> Settled:
+    """Find out which option values hold: command line, then `[slurm]`, then `SBATCH_*`.
+
+    Args:
+        arguments: What is prime-rl's on the command line; its `@ FILE`s may have a `[slurm]` table.
+        options: Values from the command line by field name.
+
+    Raises:
+        UsageError: A file cannot be read, or a value cannot be used.
+    """
+    document = merge.read_files(arguments)
+    return profiles.settle(
+        [
+            profiles.Layer(profiles.COMMAND_LINE, options),
+            profiles.table_layer(document.get("slurm")),
+            profiles.environment_layer(os.environ),
+        ]
+    )
+
+
+def find_host(request: Request, settled: Settled) -> Host | None:
+    """Find prime-rl; a real submission may not do without.
+
+    Raises:
+        HostNotFoundError: There is none, and the run is to be submitted for real.
+    """
+    host = locate.locate(settled.options.prime_rl_dir, source=settled.sources["prime_rl_dir"])
+    may_do_without = request.dry_run or request.rehearse or not request.check
+    return host if may_do_without else locate.require(host)
+
+
+def gather_secrets(plan: JobPlan) -> dict[str, str]:
+    """Collect the values that `--env NAME` and `--auto-auth` pass on.
+
+    HF_TOKEN is also looked up where `hf auth login` keeps it:
+    https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables#hftokenpath
+    """
+    found = {name: os.environ[name] for name in plan.launch.passed if os.environ.get(name)}
+    if "HF_TOKEN" in plan.launch.passed and "HF_TOKEN" not in found and (token := _stored_token()):
+        found["HF_TOKEN"] = token
+    return found
+
+
+def _stored_token() -> str | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _with_environment(plan: JobPlan, loaded: plugins.Plugins) -> JobPlan:
+    environment = loaded.job_environment(plan)
+    return replace(plan, launch=replace(plan.launch, environment=environment))
+
+
+def _refuse_fatal(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        lines = [f"{problem.check}: {problem.message}" for problem in fatal]
+        hints = dict.fromkeys(problem.hint for problem in fatal if problem.hint)
+        raise PreflightError("\n".join(lines), hint="; ".join(hints) or None)
+    return problems
+
+
+def _template_dirs(plan: JobPlan, loaded: plugins.Plugins) -> tuple[Path, ...]:
+    own = (plan.template_path.parent,) if plan.template_path else ()
+    return (*own, *loaded.template_dirs(), render.TEMPLATES)
+
+
+def _wants_clean(prepared: Prepared) -> bool:
+    return prepared.request.clean or prepared.plan.resolved.clean
+
+
+def _check_run_directory(prepared: Prepared) -> None:
+    rundir.check(
+        prepared.plan,
+        prepared.backend.query,
+        clean=_wants_clean(prepared),
+        resume=prepared.request.resume or prepared.plan.resolved.resume,
+    )

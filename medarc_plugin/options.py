@@ -1,0 +1,371 @@
+"""Every knob of the SLURM backend, once.
+
+A field here is `--slurm.NAME` on every command line, the short spellings of its `Knob`, a key of the
+`[slurm]` table of a run's TOML, and perhaps an `SBATCH_*` variable. The docstring under a field is its
+help. `[slurm]` is a superset of prime-rl's own table, whose keys keep their meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations at run time
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+GROUPS = ("Allocation", "Job", "Environment", "prime-rl")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """How a field appears outside this module.
+
+    Attributes:
+        group: Heading in the help.
+        flags: Spellings beside `--slurm.NAME`; `--name` itself is implied.
+        metavar: What stands for the value in the help; `None` for a switch.
+        sbatch: sbatch's long option that the field sets, where there is one.
+        variable: The `SBATCH_*` variable that is its default.
+        repeatable: Each further use on the command line adds a value.
+        multiline: Whether a newline is allowed in the value.
+    """
+
+    group: str = "Allocation"
+    flags: tuple[str, ...] = ()
+    metavar: str | None = "TEXT"
+    sbatch: str | None = None
+    variable: str | None = None
+    repeatable: bool = False
+    multiline: bool = False
+
+
+_SIZE = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
+_TIME = re.compile(
+    r"""
+    \d+                         # minutes
+    | \d+:\d{1,2}               # minutes:seconds
+    | \d+:\d{1,2}:\d{1,2}       # hours:minutes:seconds
+    | \d+-\d{1,2}               # days-hours
+    | \d+-\d{1,2}:\d{1,2}       # days-hours:minutes
+    | \d+-\d{1,2}:\d{1,2}:\d{1,2}
+    | UNLIMITED | INFINITE
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SBATCH_KEY = re.compile(r"[a-z][a-z0-9-]*")
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|(^|_)KEY$|AUTH", re.IGNORECASE)
+
+
+def _time(value: object) -> object:
+    """Check a time limit in one of the forms that sbatch documents; TOML may give bare minutes."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        msg = "not a time"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as a finding
+    text = str(value).strip()
+    if not _TIME.fullmatch(text) or not text.strip("0:-"):
+        msg = (
+            f"SLURM cannot read {text!r} as a time; it takes MINUTES, MINUTES:SECONDS, "
+            "HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES or DAYS-HOURS:MINUTES:SECONDS"
+        )
+        raise ValueError(msg)
+    return text
+
+
+def _size(value: object) -> object:
+    text = str(value).strip()
+    if isinstance(value, bool) or not _SIZE.fullmatch(text):
+        msg = f"{value!r} is not a memory size; write 64G, 512M or a number of MiB"
+        raise ValueError(msg)
+    if int(text.rstrip("KMGTkmgt")) == 0:
+        msg = "0 asks for all memory of the node; write the memory that the run needs"
+        raise ValueError(msg)
+    return text.upper()
+
+
+def _lines(value: object) -> object:
+    """Take one string or a list of them."""
+    return [value] if isinstance(value, str) else value
+
+
+Time = Annotated[str, BeforeValidator(_time)]
+Size = Annotated[str, BeforeValidator(_size)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+
+OWNED_SBATCH_OPTIONS: dict[str, str] = {
+    "account": "use --account",
+    "array": "one run is one job; submit once per run directory",
+    "begin": "use --begin",
+    "chdir": "use --project-dir",
+    "comment": "use --comment",
+    "constraint": "use --constraint",
+    "cpus-per-gpu": "use --cpus-per-gpu",
+    "cpus-per-task": "use --cpus-per-gpu",
+    "dependency": "use --dependency",
+    "error": "the log is job_%j.log in the run directory",
+    "exclude": "use --exclude",
+    "exclusive": "use --exclusive",
+    "export": "use --env NAME, or --env NAME=VALUE",
+    "export-file": "use --env NAME, or --env NAME=VALUE",
+    "gpus": "use --gpus, --train-gpus and --infer-gpus, and --gpu-flag gpus for this form",
+    "gpus-per-node": "use --gpus, --train-gpus and --infer-gpus, and --gpu-flag gpus-per-node",
+    "gpus-per-task": "use --gpus, --train-gpus and --infer-gpus",
+    "gres": "use --gpus, --train-gpus and --infer-gpus, and --gpu-type",
+    "help": "it would submit nothing",
+    "job-name": "use --job-name",
+    "mail-type": "use --mail-type",
+    "mail-user": "use --mail-user",
+    "mem": "use --mem",
+    "mem-per-cpu": "use --mem or --mem-per-gpu",
+    "mem-per-gpu": "use --mem-per-gpu",
+    "nice": "use --nice",
+    "nodelist": "use --nodelist",
+    "nodes": "a run lives on one node",
+    "ntasks": "a run is one task",
+    "ntasks-per-gpu": "a run is one task",
+    "ntasks-per-node": "a run is one task",
+    "open-mode": "the log is always appended to",
+    "output": "the log is job_%j.log in the run directory",
+    "parsable": "the plugin reads sbatch's answer itself",
+    "partition": "use --partition",
+    "qos": "use --qos",
+    "quiet": "the plugin reads sbatch's answer itself",
+    "reservation": "use --reservation",
+    "test-only": "use --dry-run",
+    "time": "use --time",
+    "usage": "it would submit nothing",
+    "verbose": "the plugin reads sbatch's answer itself",
+    "version": "it would submit nothing",
+    "wait": "submit, then wait for the job",
+    "wrap": "the script is written by the plugin",
+}
+"""sbatch options that `--sbatch-arg` refuses, each with the way to get what it does."""
+
+
+class SlurmOptions(BaseModel):
+    """Everything that can be said about the job, beside what the run itself needs."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    partition: Annotated[str | None, Knob(flags=("-p",), sbatch="partition", variable="SBATCH_PARTITION")] = (
+        None
+    )
+    """Partition to run in. Unset: the cluster's default."""
+
+    account: Annotated[str | None, Knob(flags=("-A",), sbatch="account", variable="SBATCH_ACCOUNT")] = None
+    """Account to charge. Unset: the cluster's default."""
+
+    qos: Annotated[str | None, Knob(sbatch="qos", variable="SBATCH_QOS")] = None
+    """Quality of service."""
+
+    time: Annotated[
+        Time | None,
+        Knob(flags=("-t",), metavar="TIME", sbatch="time", variable="SBATCH_TIMELIMIT"),
+    ] = None
+    """Time limit: minutes, H:MM:SS or D-HH:MM:SS. Unset: the partition's default."""
+
+    cpus_per_gpu: Annotated[int, Field(ge=1), Knob(metavar="N", variable="SBATCH_CPUS_PER_GPU")] = 8
+    """CPUs for each allocated GPU; the job is one task with all of them."""
+
+    mem: Annotated[Size | None, Knob(metavar="SIZE", variable="SBATCH_MEM_PER_NODE")] = None
+    """Memory of the whole job, like 128G. Unset: the cluster's default."""
+
+    mem_per_gpu: Annotated[Size | None, Knob(metavar="SIZE", variable="SBATCH_MEM_PER_GPU")] = None
+    """Memory for each allocated GPU, like 64G; multiplied here, so that every SLURM takes it."""
+
+    gpu_type: Annotated[str | None, Field(pattern=r"^[\w.+-]+$"), Knob(metavar="TYPE")] = None
+    """GPU type as the cluster names it (`sinfo -o %G`). Unset: any."""
+
+    gpu_flag: Annotated[
+        Literal["gres", "gpus-per-node", "gpus"], Knob(metavar="{gres,gpus-per-node,gpus}")
+    ] = "gres"
+    """Which sbatch option asks for the GPUs."""
+
+    constraint: Annotated[
+        str | None, Knob(flags=("-C",), sbatch="constraint", variable="SBATCH_CONSTRAINT")
+    ] = None
+    """Node features that the node must have."""
+
+    reservation: Annotated[str | None, Knob(sbatch="reservation", variable="SBATCH_RESERVATION")] = None
+    """Reservation to run in."""
+
+    nodelist: Annotated[str | None, Knob(flags=("-w",), metavar="NODES", sbatch="nodelist")] = None
+    """The node to run on, or several of which SLURM takes one."""
+
+    exclude: Annotated[str | None, Knob(flags=("-x",), metavar="NODES", sbatch="exclude")] = None
+    """Nodes to stay away from."""
+
+    exclusive: Annotated[bool, Knob(metavar=None, variable="SBATCH_EXCLUSIVE")] = False
+    """Take the whole node. Only when asked for: the point of this backend is to share."""
+
+    single_gpu: Annotated[bool, Knob(metavar=None)] = False
+    """Trainer and vLLM share one GPU: weights go over the file system, and vLLM gets a share of the
+    memory (0.3 unless the config says otherwise)."""
+
+    job_name: Annotated[
+        str | None,
+        Knob(group="Job", flags=("-J",), metavar="NAME", variable="SBATCH_JOB_NAME"),
+    ] = None
+    """Job name. Unset: the name of the run directory."""
+
+    comment: Annotated[str | None, Knob(group="Job")] = None
+    """Comment of the job; the plugin adds a word of its own behind it."""
+
+    nice: Annotated[int | None, Knob(group="Job", metavar="N", sbatch="nice")] = None
+    """Lower (or, for operators, raise) the job's priority by this."""
+
+    begin: Annotated[str | None, Knob(group="Job", metavar="TIME", sbatch="begin")] = None
+    """Do not start before this, like now+2hours."""
+
+    dependency: Annotated[
+        str | None, Knob(group="Job", flags=("-d",), metavar="LIST", sbatch="dependency")
+    ] = None
+    """Wait for other jobs, like afterok:123."""
+
+    mail_user: Annotated[str | None, Knob(group="Job", metavar="ADDRESS", sbatch="mail-user")] = None
+    """Who gets mail about the job."""
+
+    mail_type: Annotated[str | None, Knob(group="Job", metavar="EVENTS", sbatch="mail-type")] = None
+    """Mail about which events, like END,FAIL."""
+
+    sbatch_arg: Annotated[Texts, Knob(group="Job", metavar="KEY[=VALUE]", repeatable=True)] = ()
+    """Any other sbatch option, without its dashes. One that the plugin sets itself is refused."""
+
+    template_path: Annotated[Path | None, Knob(group="Job", metavar="FILE")] = None
+    """A Jinja template of your own for the script."""
+
+    setup: Annotated[Texts, Knob(group="Environment", metavar="SHELL", repeatable=True, multiline=True)] = ()
+    """Shell lines that the script runs before it starts, after the modules and `.env`."""
+
+    module: Annotated[Texts, Knob(group="Environment", metavar="NAME", repeatable=True)] = ()
+    """Environment module to load."""
+
+    env: Annotated[Texts, Knob(group="Environment", metavar="NAME[=VALUE]", repeatable=True)] = ()
+    """Pass a variable by name (its value stays out of every file), or set one."""
+
+    project_dir: Annotated[Path | None, Knob(group="Environment", metavar="DIR")] = None
+    """Where the job runs: relative paths in the config and `.env` are looked up here. Unset: the
+    current directory."""
+
+    hf_cache_dir: Annotated[Path | None, Knob(group="Environment", metavar="DIR")] = None
+    """HF_HOME of the run: models, data sets and their locks."""
+
+    hf_hub_offline: Annotated[bool, Knob(group="Environment", metavar=None)] = False
+    """Never ask the Hugging Face hub: HF_HUB_OFFLINE=1."""
+
+    auto_auth: Annotated[bool, Knob(group="Environment", metavar=None)] = False
+    """Pass HF_TOKEN (also from the store of `hf auth login`) and WANDB_API_KEY on to the job, in the
+    submission's environment only."""
+
+    pre_run_command: Annotated[str | None, Knob(group="Environment", metavar="SHELL", multiline=True)] = None
+    """prime-rl's key for a shell command before the launch; runs after --setup."""
+
+    prime_rl_dir: Annotated[Path | None, Knob(group="prime-rl", metavar="DIR")] = None
+    """prime-rl's checkout with its .venv. Unset: PRIME_RL_DIR, ./prime-rl, this environment."""
+
+    cleanup_grace_period: Annotated[int, Field(ge=0), Knob(group="prime-rl", metavar="SECONDS")] = 3600
+    """prime-rl's key for multi-node jobs; has no effect on one node."""
+
+    shared_fs: Annotated[bool, Knob(group="prime-rl", metavar=None)] = True
+    """prime-rl's key for multi-node jobs; has no effect on one node."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_line(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
+        """Refuse what no directive can carry: NUL anywhere, a newline outside shell lines."""
+        for name, value in values.items():
+            knob = knobs().get(name)
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if not isinstance(text, str):
+                    continue
+                if "\0" in text:
+                    msg = f"{flag(name)}: a value cannot contain a NUL character"
+                    raise ValueError(msg)
+                if knob and not knob.multiline and ("\n" in text or "\r" in text):
+                    msg = f"{flag(name)}: a value cannot contain a line break ({text!r})"
+                    raise ValueError(msg)
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SlurmOptions:
+        """Refuse values that contradict each other or that belong elsewhere."""
+        if self.mem and self.mem_per_gpu:
+            msg = f"--mem {self.mem} and --mem-per-gpu {self.mem_per_gpu} contradict each other: give one"
+            raise ValueError(msg)
+        if self.nodelist and self.exclude:
+            both = set(self.nodelist.split(",")) & set(self.exclude.split(","))
+            if both:
+                msg = f"--nodelist and --exclude contradict each other: both name {min(both)}"
+                raise ValueError(msg)
+        for text in self.sbatch_arg:
+            _check_sbatch_arg(text)
+        for text in self.env:
+            _check_env(text)
+        return self
+
+
+def _check_sbatch_arg(text: str) -> None:
+    key = text.partition("=")[0]
+    if not _SBATCH_KEY.fullmatch(key):
+        msg = (
+            f"--sbatch-arg {text!r}: write KEY or KEY=VALUE with the long name of an sbatch option "
+            "and no dashes, like licenses=matlab"
+        )
+        raise ValueError(msg)
+    if key in OWNED_SBATCH_OPTIONS:
+        msg = f"--sbatch-arg {key}: the plugin sets this itself; {OWNED_SBATCH_OPTIONS[key]}"
+        raise ValueError(msg)
+
+
+def _check_env(text: str) -> None:
+    name, equals, _ = text.partition("=")
+    if not _NAME.fullmatch(name):
+        msg = f"--env {name!r} is not the name of an environment variable"
+        raise ValueError(msg)
+    if equals and _SECRET_NAME.search(name):
+        msg = (
+            f"--env {name}=...: the name looks like a secret, and a value given here is written into "
+            f"the script; export {name} and pass it by name: --env {name}"
+        )
+        raise ValueError(msg)
+
+
+_KNOBS: dict[str, Knob] = {}
+
+
+def knobs() -> dict[str, Knob]:
+    """Return the `Knob` of each field, by field name, in the order of definition."""
+    if not _KNOBS:
+        for name, info in SlurmOptions.model_fields.items():
+            _KNOBS[name] = next(item for item in info.metadata if isinstance(item, Knob))
+    return _KNOBS
+
+
+def flag(name: str) -> str:
+    """Return a field as it is written on the command line, `--cpus-per-gpu`."""
+    return "--" + name.replace("_", "-")
+
+
+def is_switch(name: str) -> bool:
+    """Whether a field is on or off, and its flag takes no value."""
+    return knobs()[name].metavar is None
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """Return the values that a field is limited to, or nothing."""
+    annotation = SlurmOptions.model_fields[name].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def megabytes(size: str) -> int:
+    """Convert a memory size as sbatch reads it to whole MiB, rounded up.
+
+    Args:
+        size: A number with an optional suffix K, M, G or T; M when there is none.
+    """
+    number, unit = (size[:-1], size[-1].upper()) if size[-1].isalpha() else (size, "M")
+    kibibytes: int = int(number) * 1024 ** "KMGT".index(unit)
+    return -(-kibibytes // 1024)

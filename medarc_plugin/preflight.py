@@ -1,0 +1,97 @@
+"""What is looked at before anything is written: small functions, and the tuple `CHECKS`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from medarc_plugin import hookimpl
+from medarc_plugin.models import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from medarc_plugin.models import JobPlan
+
+
+def run_directory_can_be_written(plan: JobPlan) -> Iterator[Problem]:
+    """The run directory, or the nearest folder above it, must take files."""
+    place = next(path for path in (plan.run_dir, *plan.run_dir.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        yield Problem(
+            "run directory",
+            f"{plan.run_dir} cannot be made: {place} is not a folder",
+            "choose another --output-dir",
+        )
+    elif not os.access(place, os.W_OK | os.X_OK):
+        yield Problem(
+            "run directory",
+            f"{plan.run_dir} cannot be written: no permission in {place}",
+            "choose an --output-dir on a file system that you and the compute nodes can write",
+        )
+
+
+def working_directory_exists(plan: JobPlan) -> Iterator[Problem]:
+    """The job starts there; SLURM would quietly run in /tmp instead."""
+    folder = plan.launch.working_directory
+    if not folder.is_dir():
+        yield Problem("project directory", f"{folder} is not a folder", "name another with --project-dir")
+
+
+def template_exists(plan: JobPlan) -> Iterator[Problem]:
+    """A template of the user's own must be there."""
+    if plan.template_path is not None and not plan.template_path.is_file():
+        yield Problem("template", f"{plan.template_path} is not a file", "check --template-path")
+
+
+def passed_variables_are_set(plan: JobPlan) -> Iterator[Problem]:
+    """What `--env NAME` promises to pass on must be there."""
+    for name in plan.options.env:
+        if "=" not in name and name not in os.environ:
+            yield Problem(
+                "environment",
+                f"--env {name}: the variable is not set here, so it cannot be passed on",
+                f"export {name}, or leave the option out",
+            )
+
+
+def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:
+    """Trainer and vLLM on one GPU need room beside each other."""
+    share = plan.resolved.memory_share
+    if plan.resolved.gpus.shared and share is not None and float(share) > _MOST_SHARED:
+        yield Problem(
+            "memory share",
+            f"vLLM takes {float(share):.0%} of the GPU that it shares, which leaves the trainer little",
+            "lower inference.vllm.gpu_memory_utilization, or leave it out",
+            fatal=False,
+        )
+
+
+def config_is_checked(plan: JobPlan) -> Iterator[Problem]:
+    """Without prime-rl nobody has validated the config."""
+    if not plan.resolved.checked:
+        yield Problem(
+            "config",
+            "the config is unchecked: prime-rl was not found, so its files and overrides are only merged",
+            "name prime-rl with --prime-rl-dir or PRIME_RL_DIR to validate it",
+            fatal=False,
+        )
+
+
+_MOST_SHARED = 0.7
+
+CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
+    run_directory_can_be_written,
+    working_directory_exists,
+    template_exists,
+    passed_variables_are_set,
+    sharing_is_possible,
+    config_is_checked,
+)
+"""All built-in checks, in the order in which they are shown."""
+
+
+@hookimpl
+def medarc_preflight(plan: JobPlan) -> Iterable[Problem]:
+    """Run every check."""
+    return [problem for check in CHECKS for problem in check(plan)]

@@ -1,0 +1,209 @@
+"""Where option values come from, and which wins.
+
+Command line > the run's `[slurm]` table > SLURM's own `SBATCH_*` variables > built-in. A layer is a
+named mapping; the one that comes first wins, value by value. Profiles of a project and of a user will
+be two more layers between `[slurm]` and `SBATCH_*`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from medarc_plugin.errors import OptionError, UsageError
+from medarc_plugin.options import SlurmOptions, flag, is_switch, knobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COMMAND_LINE = "command line"
+TABLE = "[slurm]"
+BUILT_IN = "built-in"
+
+EXCLUSIVE = (frozenset({"mem", "mem_per_gpu"}),)
+"""Options of which only one can hold: one from a higher layer drops its rivals in lower ones."""
+
+SBATCH_VARIABLES = {
+    "SBATCH_ACCTG_FREQ": "acctg-freq",
+    "SBATCH_CLUSTERS": "clusters",
+    "SLURM_CLUSTERS": "clusters",
+    "SBATCH_CONTAINER": "container",
+    "SBATCH_CORE_SPEC": "core-spec",
+    "SBATCH_DELAY_BOOT": "delay-boot",
+    "SBATCH_DISTRIBUTION": "distribution",
+    "SBATCH_GPU_BIND": "gpu-bind",
+    "SBATCH_GPU_FREQ": "gpu-freq",
+    "SBATCH_GRES_FLAGS": "gres-flags",
+    "SBATCH_HINT": "hint",
+    "SLURM_HINT": "hint",
+    "SBATCH_MEM_BIND": "mem-bind",
+    "SBATCH_NETWORK": "network",
+    "SBATCH_POWER": "power",
+    "SBATCH_PROFILE": "profile",
+    "SBATCH_REQ_SWITCH": "switches",
+    "SBATCH_SIGNAL": "signal",
+    "SBATCH_THREAD_SPEC": "thread-spec",
+    "SBATCH_THREADS_PER_CORE": "threads-per-core",
+    "SBATCH_WCKEY": "wckey",
+}
+"""Input variables of sbatch(1) that have no field of their own; taken as `--sbatch-arg`."""
+
+SBATCH_SWITCHES = {
+    "SBATCH_NO_REQUEUE": "no-requeue",
+    "SBATCH_REQUEUE": "requeue",
+    "SBATCH_OVERCOMMIT": "overcommit",
+}
+"""The same for those that are switches: any value turns them on."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place.
+
+    Attributes:
+        source: The place, as it is shown to a user.
+        values: Raw values by field name of `SlurmOptions`.
+        sources: For single fields a more exact place, `SBATCH_PARTITION`.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    sources: Mapping[str, str] | None = None
+
+    def source_of(self, name: str) -> str:
+        """Say where a field's value came from."""
+        return (self.sources or {}).get(name, self.source)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The values that hold, and the place that each came from.
+
+    Attributes:
+        options: The validated values.
+        sources: For each field of `SlurmOptions`, its place.
+    """
+
+    options: SlurmOptions
+    sources: Mapping[str, str]
+
+
+def table_layer(table: object) -> Layer:
+    """Read the `[slurm]` table of a run's config.
+
+    Args:
+        table: What stands under `slurm`; `None` when nothing does.
+
+    Raises:
+        UsageError: It is not a table, or has a key that nobody knows.
+    """
+    if table is None:
+        return Layer(TABLE, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"[slurm] must be a table, not {table!r}")
+    # prime-rl's config language writes "None" for null, in TOML and on the command line.
+    values = {key.replace("-", "_"): value for key, value in table.items() if value not in (None, "None")}
+    for key in values:
+        if key not in knobs():
+            near = difflib.get_close_matches(key, knobs(), n=1)
+            raise UsageError(
+                f"[slurm] has an unknown key: {key}",
+                hint=f"did you mean {near[0]}?" if near else "`medarc_slurm options` lists all keys",
+            )
+    return Layer(TABLE, values)
+
+
+def environment_layer(environment: Mapping[str, str]) -> Layer:
+    """Read SLURM's own `SBATCH_*` variables."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, knob in knobs().items():
+        if knob.variable is None or knob.variable not in environment:
+            continue
+        value: Any = environment[knob.variable]
+        if is_switch(name):
+            value = value.lower() not in {"0", "no", "false"}
+        elif not value:
+            continue
+        values[name], sources[name] = value, knob.variable
+    extra = {
+        variable: f"{option}={environment[variable]}"
+        for variable, option in SBATCH_VARIABLES.items()
+        if environment.get(variable)
+    }
+    extra |= {variable: option for variable, option in SBATCH_SWITCHES.items() if variable in environment}
+    if extra:
+        values["sbatch_arg"] = tuple(dict.fromkeys(extra.values()))
+        sources["sbatch_arg"] = ", ".join(extra)
+    return Layer("SBATCH_*", values, sources)
+
+
+def ignored_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the `SBATCH_*` variables that are set but say what the run itself decides."""
+    known = {knob.variable for knob in knobs().values()} | set(SBATCH_VARIABLES)
+    known |= set(SBATCH_SWITCHES)
+    return tuple(sorted(name for name in environment if name.startswith("SBATCH_") and name not in known))
+
+
+def settle(layers: Sequence[Layer]) -> Settled:
+    """Lay the layers over each other and validate the result.
+
+    Args:
+        layers: Highest first.
+
+    Returns:
+        The options and their sources. `sbatch_arg` is gathered from all layers, key by key.
+
+    Raises:
+        OptionError: A value cannot be used; names the option and the place.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(knobs(), BUILT_IN)
+    for layer in layers:
+        taken = set(values)
+        for name, value in layer.values.items():
+            rivals = {rival for group in EXCLUSIVE if name in group for rival in group - {name}}
+            if name in taken or rivals & taken:
+                continue
+            values[name], sources[name] = value, layer.source_of(name)
+    values, sources = _gather_sbatch_args(layers, values, sources)
+    try:
+        return Settled(SlurmOptions.model_validate(values), sources)
+    except ValidationError as error:
+        raise _explain(error, sources) from None
+
+
+def _gather_sbatch_args(
+    layers: Sequence[Layer], values: dict[str, Any], sources: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let `--sbatch-arg qos-of-one-kind` add to what `[slurm]` and `SBATCH_*` say of other keys."""
+    gathered: dict[str, str] = {}
+    places: list[str] = []
+    for layer in layers:
+        found = layer.values.get("sbatch_arg", ())
+        items = [found] if isinstance(found, str) else found
+        if not isinstance(items, list | tuple):
+            return values, sources
+        fresh = [item for item in items if str(item).partition("=")[0] not in gathered]
+        gathered |= {str(item).partition("=")[0]: item for item in fresh}
+        places += [layer.source_of("sbatch_arg")] if fresh else []
+    if gathered:
+        values = {**values, "sbatch_arg": tuple(gathered.values())}
+        sources = {**sources, "sbatch_arg": ", ".join(places)}
+    return values, sources
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
+    """Turn pydantic's first finding into an error in the user's words."""
+    finding = error.errors(include_url=False)[0]
+    message = finding["msg"].removeprefix("Value error, ")
+    if not finding["loc"]:
+        return UsageError(message)
+    name = str(finding["loc"][0])
+    value = finding["input"]
+    if finding["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]} (got {value!r})"
+    return OptionError(flag(name), message, source=sources.get(name))

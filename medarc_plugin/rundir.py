@@ -1,0 +1,201 @@
+"""The run directory: whether it can take a run, what `--clean` may delete, and how files get there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medarc_plugin.errors import RunDirectoryError
+from medarc_plugin.models import ENTRYPOINTS, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from medarc_plugin.models import JobPlan, JobState, RunFiles, TextFile
+
+LAUNCHER_ENTRIES = frozenset({"configs", *(f"{name}.sbatch" for name in ENTRYPOINTS)})
+"""What a launcher writes before a run starts; beside these, prime-rl's guard allows `job_*.log`."""
+
+
+def artifacts(run_dir: Path) -> list[str]:
+    """Name what a run has left in a run directory, by the rule of prime-rl's own guard."""
+    if not run_dir.is_dir():
+        return []
+    return sorted(
+        entry.name
+        for entry in run_dir.iterdir()
+        if entry.name not in LAUNCHER_ENTRIES and not entry.match("job_*.log")
+    )
+
+
+def read_submission(files: RunFiles) -> Submission | None:
+    """Read the record of the newest submission; `None` when there is none.
+
+    Raises:
+        RunDirectoryError: There is one that cannot be read.
+    """
+    try:
+        record = json.loads(files.submission.read_text(encoding="utf-8"))
+        return Submission(
+            **{
+                **record,
+                "script": Path(record["script"]),
+                "log": Path(record["log"]),
+            }
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunDirectoryError(
+            f"the record of a submission cannot be read: {files.submission}: {error}",
+            hint="`squeue --me` shows whether its job still runs; then remove the file",
+        ) from None
+
+
+def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool, resume: bool) -> None:
+    """Refuse a run directory that cannot take this run.
+
+    Args:
+        plan: The run.
+        query: Says how a submitted job is doing.
+        clean: What an earlier run left will be deleted.
+        resume: The run goes on where it stopped.
+
+    Raises:
+        RunDirectoryError: It is somebody else's, its job is queued or running, or it holds a run.
+    """
+    run_dir = plan.run_dir
+    if not run_dir.exists():
+        return
+    if run_dir.stat().st_uid != os.geteuid() and not os.access(run_dir, os.W_OK):
+        raise RunDirectoryError(f"{run_dir} belongs to another user", hint="choose another --output-dir")
+    earlier = read_submission(plan.files)
+    if earlier is not None:
+        state = query(earlier)
+        if not state.over:
+            said = "SLURM does not say how it is" if state.state == "UNKNOWN" else state.state
+            raise RunDirectoryError(
+                f"{run_dir} belongs to job {earlier.job_id} ({said})",
+                hint=f"wait for it, or end it with `scancel {earlier.job_id}`; or choose another "
+                "--output-dir",
+            )
+    left = artifacts(run_dir)
+    if clean:
+        _refuse_to_clean(run_dir, left)
+    elif left and not resume:
+        shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")  # noqa: PLR2004
+        raise RunDirectoryError(
+            f"{run_dir} already holds a run: {shown}",
+            hint="--resume goes on with it, --clean deletes it first, another --output-dir keeps both",
+        )
+
+
+def clean(run_dir: Path) -> None:
+    """Delete what an earlier run left; call `check` first.
+
+    Raises:
+        RunDirectoryError: It cannot be deleted.
+    """
+    if os.environ.get("NEVER_CLEAN"):
+        raise RunDirectoryError(
+            f"{run_dir}: --clean is refused because NEVER_CLEAN is set, which prime-rl honours too",
+            hint="unset NEVER_CLEAN, or choose another --output-dir",
+        )
+    try:
+        for entry in run_dir.iterdir() if run_dir.exists() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise RunDirectoryError(f"{run_dir} cannot be cleaned: {error}") from None
+
+
+def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
+    """Allow --clean for what is plainly a run and nothing else."""
+    configs = run_dir / "configs"
+    known = [f"{name}.{suffix}" for name in ENTRYPOINTS for suffix in ("json", "toml")]
+    looks_like_run = (configs / "launch").is_dir() or any(
+        (configs / name).is_file() for name in [*known, "trainer.json", "trainer.toml"]
+    )
+    if left and not looks_like_run:
+        raise RunDirectoryError(
+            f"--clean would delete {run_dir}, which does not look like a run: it has no resolved "
+            f"config below configs/, and holds {', '.join(left[:5])}",
+            hint="choose another --output-dir, or delete the folder yourself",
+        )
+
+
+@contextlib.contextmanager
+def locked(files: RunFiles) -> Iterator[None]:
+    """Hold a run directory against a second launch at the same moment.
+
+    Raises:
+        RunDirectoryError: Another launch holds it, or it cannot be written.
+    """
+    try:
+        files.launch.mkdir(parents=True, exist_ok=True)
+        handle = (files.launch / "lock").open("w")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{files.launch} cannot be written: {error.strerror}",
+            hint="choose another --output-dir",
+        ) from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"another launch is at work in {files.launch.parent.parent}",
+                hint="wait until it is done",
+            ) from None
+        except OSError:
+            pass  # a file system without locks: two launches at once are then the user's affair
+        yield
+
+
+def write(files: Iterable[TextFile]) -> None:
+    """Write files whole, each through a temporary name beside it.
+
+    Raises:
+        RunDirectoryError: One cannot be written.
+    """
+    for file in files:
+        try:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file.path, file.text, file.mode)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{file.path} cannot be written: {error.strerror or error}",
+                hint="choose another --output-dir, or free some space",
+            ) from None
+
+
+def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:
+            handle.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(mode & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def record(files: RunFiles, submission: Submission) -> None:
+    """Write the record from which every later command starts."""
+    document = {
+        key: str(value) if isinstance(value, Path) else value for key, value in asdict(submission).items()
+    }
+    write_whole(files.submission, json.dumps(document, indent=2) + "\n")

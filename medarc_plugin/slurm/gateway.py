@@ -1,0 +1,218 @@
+"""SLURM's commands: argument lists out, typed results back.
+
+Nothing here decides what a failure means for a run, beyond saying what SLURM said and what usually
+helps.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medarc_plugin.errors import SlurmError, SubmissionError
+from medarc_plugin.models import JobState
+from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SUBMIT_TIMEOUT = 120.0
+"""Seconds for sbatch. A controller that is down is given up on after 9 s by sbatch itself."""
+
+QUERY_TIMEOUT = 20.0
+"""Seconds for a query."""
+
+GONE = "GONE"
+"""State of a job that SLURM no longer knows."""
+
+UNKNOWN = "UNKNOWN"
+"""State of a job about which nobody can be asked."""
+
+_KEPT = frozenset({"SLURM_CONF"})
+
+_HINTS = (
+    (
+        r"invalid partition specified|Invalid partition name",
+        "`sinfo -s` lists the partitions; name one with --partition",
+    ),
+    (
+        r"Invalid account|Invalid qos",
+        "`sacctmgr show associations user=$USER` lists the accounts and QoS that you may use",
+    ),
+    (
+        r"node configuration is not available",
+        (
+            "no node has this much: compare with `sinfo -o '%P %n %c %m %G %f'`, and ask for fewer GPUs, "
+            "CPUs (--cpus-per-gpu) or memory, or another --gpu-type"
+        ),
+    ),
+    (
+        r"Unable to contact slurm controller|Unable to contact the slurm|Zero Bytes were transmitted",
+        "the controller does not answer: `scontrol ping` says when it is back; then submit the script",
+    ),
+    (
+        r"Could not establish a configuration source|fetch_config|no slurm.conf|Unable to open",
+        "this machine is not set up for a SLURM cluster: submit from a login node, or try --sandbox",
+    ),
+    (r"Invalid feature", "`sinfo -o '%n %f'` lists the nodes' features for --constraint"),
+    (r"reservation is invalid|reservation", "`scontrol show reservation` lists them"),
+    (r"Invalid node name", "`sinfo -N` lists the nodes for --nodelist and --exclude"),
+    (r"Job dependency problem", "check the job ids in --dependency"),
+    (r"[Uu]nrecognized option", "this SLURM does not know an option of --sbatch-arg"),
+)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What sbatch answered.
+
+    Attributes:
+        job_id: The job's id.
+        cluster: The cluster, where sbatch names one.
+    """
+
+    job_id: str
+    cluster: str | None
+
+
+def submission_environment(
+    secrets: Mapping[str, str], base: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Build the environment in which sbatch runs and which the job inherits.
+
+    `SBATCH_*` would override the script's directives (they were read as the user's wish already), and
+    `SLURM_*` of a surrounding job would leak into this one.
+    """
+    return {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(("SBATCH_", "SLURM_")) or name in _KEPT
+    } | dict(secrets)
+
+
+def shown_command(argv: tuple[str, ...], base: Mapping[str, str] = os.environ) -> str:
+    """Write a command as one would type it here to get the same: without `SBATCH_*` and `SLURM_*`."""
+    dropped = sorted(name for name in base if name.startswith(("SBATCH_", "SLURM_")) and name not in _KEPT)
+    prefix = [part for name in dropped for part in ("-u", name)]
+    return show(["env", *prefix, *argv] if prefix else argv)
+
+
+def sbatch_command(script: Path) -> tuple[str, ...]:
+    """The command that submits a script."""
+    return ("sbatch", "--parsable", str(script))
+
+
+def sbatch(script: Path, secrets: Mapping[str, str]) -> Accepted:
+    """Submit a script.
+
+    Raises:
+        SubmissionError: It was refused, or nobody knows whether it was accepted.
+    """
+    done = run(sbatch_command(script), env=submission_environment(secrets), timeout=SUBMIT_TIMEOUT)
+    if not done.ok:
+        raise _refused(done, script)
+    match = re.fullmatch(r"(\d+)(?:;(\S+))?", done.stdout.strip().splitlines()[-1:][0].strip())
+    if match is None:
+        raise SubmissionError(
+            f"sbatch answered something that is not a job id:\n{done.describe()}",
+            hint=f"`squeue --me` shows whether the job is there; the files of the run are kept: {script}",
+        )
+    return Accepted(match[1], match[2])
+
+
+def job_state(job_id: str, cluster: str | None = None, token: str | None = None) -> JobState:
+    """Ask SLURM how a job is doing: the controller first, then accounting.
+
+    Args:
+        job_id: The job's id.
+        cluster: The cluster that took it.
+        token: The word in the job's comment; a job with that id and without the word is another's.
+
+    Returns:
+        The state; `GONE` for a job that SLURM no longer knows, `UNKNOWN` when nobody can be asked.
+    """
+    where = ["-M", cluster] if cluster else []
+    done = run(
+        ["scontrol", *where, "-o", "show", "job", job_id],
+        env=submission_environment({}),
+        timeout=QUERY_TIMEOUT,
+    )
+    if done.ok and "JobState=" in done.stdout:
+        found = _fields(done.stdout)
+        if token and found.get("Comment") is not None and token not in found["Comment"]:
+            return JobState(GONE)
+        return JobState(found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList"))
+    if "Invalid job id" not in done.stderr:
+        return JobState(UNKNOWN)
+    return _accounted(job_id, where)
+
+
+def cancel(job_id: str, cluster: str | None = None) -> None:
+    """End a job.
+
+    Raises:
+        SlurmError: scancel failed.
+    """
+    where = ["-M", cluster] if cluster else []
+    done = run(["scancel", *where, job_id], env=submission_environment({}), timeout=QUERY_TIMEOUT)
+    if not done.ok:
+        raise SlurmError(f"job {job_id} could not be ended: {done.describe()}")
+
+
+def partitions() -> tuple[str, ...]:
+    """Name the cluster's partitions; none when it cannot be asked."""
+    done = run(["sinfo", "-h", "-a", "-o", "%R"], env=submission_environment({}), timeout=5)
+    return tuple(dict.fromkeys(done.stdout.split())) if done.ok else ()
+
+
+def _accounted(job_id: str, where: list[str]) -> JobState:
+    done = run(
+        ["sacct", *where, "-n", "-X", "-P", "-j", job_id, "-o", "JobIDRaw,State,ExitCode,NodeList"],
+        env=submission_environment({}),
+        timeout=QUERY_TIMEOUT,
+    )
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith(f"{job_id}|")]
+    if not done.ok or not rows:
+        return JobState(GONE)
+    _, state, exit_code, node = rows[-1][:4]
+    return JobState(state.split()[0], None, exit_code, node)
+
+
+_FIELD = re.compile(r"(?:^|\s)([A-Za-z][\w/:]*)=")
+
+
+def _fields(text: str) -> dict[str, str]:
+    """Split `scontrol -o show`; values may hold spaces, so each ends where the next name begins."""
+    line = text.strip().splitlines()[0]
+    marks = list(_FIELD.finditer(line))
+    ends = [mark.start() for mark in marks[1:]] + [len(line)]
+    found: dict[str, str] = {}
+    for mark, end in zip(marks, ends, strict=True):
+        found.setdefault(mark[1], line[mark.end() : end].strip())
+    return found
+
+
+def _refused(done: Completed, script: Path) -> SubmissionError:
+    kept = f"the files of the run are kept: {script}"
+    if done.returncode == NOT_FOUND:
+        return SubmissionError(
+            f"sbatch was not found on this machine; {kept}",
+            hint="submit from a login node of the cluster, or add --sandbox to try it here",
+        )
+    if done.returncode == TIMED_OUT:
+        return SubmissionError(
+            f"sbatch did not answer within {SUBMIT_TIMEOUT:g} s, so the job may or may not have been "
+            f"accepted; {kept}",
+            hint="`squeue --me` shows it when it was; submit again only when it is not there",
+        )
+    words = done.stderr.strip() or done.stdout.strip()
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, words)), None)
+    if hint and "sinfo -s" in hint and (known := partitions()):
+        hint = f"the partitions here are: {', '.join(known)}; name one with --partition"
+    return SubmissionError(
+        f"SLURM refused the job (exit code {done.returncode}); {kept}\n{words}",
+        hint=hint or "mend what SLURM names, then run the same command again",
+    )
