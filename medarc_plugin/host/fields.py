@@ -268,6 +268,12 @@ def facts(document: Document, entrypoint: str) -> Document:
         serves = isinstance(document.get("inference"), dict)
         found["train"] = _count(document, "deployment.num_train_gpus", 1)
         found["infer"] = _count(document, "deployment.num_infer_gpus", 1) if serves else 0
+        for path, count in (("num_train_gpus", found["train"]), ("num_infer_gpus", found["infer"])):
+            if count < 1 and (serves or path == "num_train_gpus"):
+                raise FieldError(
+                    f"deployment.{path} = {count}: a run needs at least one GPU there",
+                    "--single-gpu puts trainer and vLLM on one GPU" if serves else None,
+                )
         trainer = "trainer." if entrypoint == "rl" else ""
         found["model"] = get(document, f"{trainer}model.name") or get(document, "model.name")
         found["max_steps"] = _first(document, f"{trainer}max_steps", "max_steps")

@@ -18,6 +18,7 @@ from medarc_plugin.errors import (
 from medarc_plugin.host import fields, resolver
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.merge import merge
+from medarc_plugin.host.spelling import respelled
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
 from medarc_plugin.process import TIMED_OUT, run
 
@@ -52,6 +53,8 @@ def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resol
         UnknownShapeError: prime-rl's schema is not known here.
     """
     wishes = _wishes(request, options)
+    if request.entrypoint == "inference":
+        request = replace(request, arguments=tuple(respelled(host, request.arguments)))
     if host is None:
         return _unchecked(request, options, wishes, None)
     commit, dirty = commit_of(host.directory)

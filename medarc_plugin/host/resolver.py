@@ -93,8 +93,23 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
         except Exception as error:
             return {"kind": "rejected", "message": f"{type(error).__name__}: {error}"}
 
+    return describe(fields, config, entrypoint, shape, written, caught)
+
+
+def describe(
+    fields: ModuleType,
+    config: Any,  # noqa: ANN401 - prime-rl's
+    entrypoint: str,
+    shape: str,
+    written: dict[str, Any],
+    caught: list[warnings.WarningMessage],
+) -> dict[str, Any]:
+    """Answer with a config that prime-rl accepted."""
     document = config.model_dump(exclude=set(fields.LAUNCHER_FIELDS), mode="json")
-    facts = fields.facts(document, entrypoint)
+    try:
+        facts = fields.facts(document, entrypoint)
+    except fields.FieldError as error:
+        return {"kind": "contradiction", "message": error.message, "hint": error.hint}
     facts["clean"] = str(written.get("clean")).lower() == "true"
     return {
         "kind": "resolved",

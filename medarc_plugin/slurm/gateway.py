@@ -31,6 +31,7 @@ GONE = "GONE"
 UNKNOWN = "UNKNOWN"
 """State of a job about which nobody can be asked."""
 
+_DROPPED_PREFIXES = ("SBATCH_", "SLURM_")
 _KEPT = frozenset({"SLURM_CONF"})
 
 _HINTS = (
@@ -83,13 +84,14 @@ def submission_environment(
 ) -> dict[str, str]:
     """Build the environment in which sbatch runs and which the job inherits.
 
-    `SBATCH_*` would override the script's directives (they were read as the user's wish already), and
-    `SLURM_*` of a surrounding job would leak into this one.
+    `SBATCH_*` would override the script's directives (they were read as the user's wish already),
+    `SLURM_*` of a surrounding job would leak into this one, and `MEDARC_BACKEND` would send what
+    prime-rl starts by name in the job to a backend once more.
     """
     return {
         name: value
         for name, value in base.items()
-        if not name.startswith(("SBATCH_", "SLURM_")) or name in _KEPT
+        if not (name.startswith(_DROPPED_PREFIXES) or name == "MEDARC_BACKEND") or name in _KEPT
     } | dict(secrets)
 
 
