@@ -1,0 +1,20 @@
+.PHONY: demo test lint format bench
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: ## submit the reverse-text RL run to a SLURM on this machine and show what happened
+	@scripts/demo
+
+test: ## run the tests
+	@scripts/test
+
+lint: ## check lock file, style, types and shell
+	@scripts/lint
+
+format: ## write the source as the formatter wants it
+	@uv run ruff format
+
+bench: ## measure the commands that people type
+	@uv run python benchmarks/startup.py
