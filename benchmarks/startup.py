@@ -33,7 +33,7 @@ TARGETS = {
 
 def commands(folder: Path) -> dict[str, list[str | Path]]:
     """Name each command and give its argument list."""
-    dry_run = ["--backend", "slurm", "@", ROOT / "examples/reverse_text/rl.toml"]
+    dry_run: list[str | Path] = ["--backend", "slurm", "@", ROOT / "examples/reverse_text/rl.toml"]
     dry_run += ["--output-dir", folder / "run", "--train-gpus", "1", "--infer-gpus", "1", "--dry-run"]
     found: dict[str, list[str | Path]] = {
         BASE: [sys.executable, "-c", "pass"],

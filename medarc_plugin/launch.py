@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import plugins, profiles, render, rundir
-from medarc_plugin.errors import PreflightError
+from medarc_plugin.errors import PreflightError, UsageError
 from medarc_plugin.host import locate, merge
 from medarc_plugin.host.resolve import resolve
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         JobPlan,
         Problem,
         Request,
+        Resolved,
         Submission,
         TextFile,
     )
@@ -64,6 +65,7 @@ def prepare(request: Request) -> Prepared:
     settled = settle_values(request.arguments, request.options)
     host = find_host(request, settled)
     resolved = resolve(request, settled.options, host)
+    _refuse_to_delete_what_goes_on(request, resolved)
     plan = backend.plan(resolved, settled.options, request)
     plan = _with_environment(plan, loaded)
     problems = _refuse_fatal(loaded.problems(plan))
@@ -95,15 +97,18 @@ def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str
         SubmissionError: The run was refused; its files are left in place.
     """
     _check_run_directory(prepared)
-    if _wants_clean(prepared):
-        rundir.clean(prepared.plan.run_dir)
     with rundir.locked(prepared.plan.files):
         # Again, now that nobody else can be at it.
-        rundir.check(prepared.plan, prepared.backend.query, clean=True, resume=True)
+        _check_run_directory(prepared)
+        if _wants_clean(prepared):
+            rundir.clean(prepared.plan.files)
         rundir.write(prepared.files)
         prepared.plan.files.submission.unlink(missing_ok=True)
         submission = prepared.backend.submit(prepared.plan, secrets)
-        rundir.record(prepared.plan.files, submission)
+        try:
+            rundir.record(prepared.plan.files, submission)
+        except OSError as error:
+            warn(f"job {submission.job_id} is submitted, but could not be recorded: {error}")
     for failure in prepared.plugins.submitted(submission, prepared.plan):
         warn(f"job {submission.job_id} is submitted, but {failure}")
     return submission
@@ -162,6 +167,14 @@ def _stored_token() -> str | None:
         return None
 
 
+def _refuse_to_delete_what_goes_on(request: Request, resolved: Resolved) -> None:
+    if (request.clean or resolved.clean) and (request.resume or resolved.resume):
+        raise UsageError(
+            "clean and resume contradict each other: one deletes what the other goes on with",
+            hint="the config may hold one of them: --no-clean or --resume None overrules it",
+        )
+
+
 def _with_environment(plan: JobPlan, loaded: plugins.Plugins) -> JobPlan:
     environment = loaded.job_environment(plan)
     return replace(plan, launch=replace(plan.launch, environment=environment))
@@ -188,7 +201,7 @@ def _wants_clean(prepared: Prepared) -> bool:
 def _check_run_directory(prepared: Prepared) -> None:
     rundir.check(
         prepared.plan,
-        prepared.backend.query,
+        prepared.plugins.query,
         clean=_wants_clean(prepared),
         resume=prepared.request.resume or prepared.plan.resolved.resume,
     )

@@ -125,6 +125,7 @@ class Resolved:
         memory_share: vLLM's share of its GPU's memory, between 0 and 1; `None` without vLLM.
         clean: The config itself asks for a fresh directory.
         resume: The config itself asks to go on.
+        dry_run: The config itself asks that nothing is started.
         document: The whole resolved config, ready to be written as JSON.
         shape: Name of the config schema's shape, `main`; `unchecked` without prime-rl.
         checked: Whether prime-rl's own parser accepted it.
@@ -144,6 +145,7 @@ class Resolved:
     memory_share: float | None
     clean: bool
     resume: bool
+    dry_run: bool
     document: Mapping[str, Any]
     shape: str
     checked: bool

@@ -40,7 +40,7 @@ class Knob:
     multiline: bool = False
 
 
-_SIZE = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
+_SIZE = re.compile(r"\d+[KMGT]?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(
     r"""
     \d+                         # minutes
@@ -51,7 +51,7 @@ _TIME = re.compile(
     | \d+-\d{1,2}:\d{1,2}:\d{1,2}
     | UNLIMITED | INFINITE
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SBATCH_KEY = re.compile(r"[a-z][a-z0-9-]*")
@@ -61,7 +61,7 @@ _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|(^|
 def _time(value: object) -> object:
     """Check a time limit in one of the forms that sbatch documents; TOML may give bare minutes."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        msg = "not a time"
+        msg = f'{value!s} is not text: write a time in quotes, like "04:00:00"'
         raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as a finding
     text = str(value).strip()
     if not _TIME.fullmatch(text) or not text.strip("0:-"):
@@ -109,6 +109,7 @@ OWNED_SBATCH_OPTIONS: dict[str, str] = {
     "export": "use --env NAME, or --env NAME=VALUE",
     "export-file": "use --env NAME, or --env NAME=VALUE",
     "gpus": "use --gpus, --train-gpus and --infer-gpus, and --gpu-flag gpus for this form",
+    "gpus-per-socket": "use --gpus, --train-gpus and --infer-gpus",
     "gpus-per-node": "use --gpus, --train-gpus and --infer-gpus, and --gpu-flag gpus-per-node",
     "gpus-per-task": "use --gpus, --train-gpus and --infer-gpus",
     "gres": "use --gpus, --train-gpus and --infer-gpus, and --gpu-type",
@@ -134,6 +135,7 @@ OWNED_SBATCH_OPTIONS: dict[str, str] = {
     "reservation": "use --reservation",
     "test-only": "use --dry-run",
     "time": "use --time",
+    "tres-per-task": "use --gpus, --train-gpus and --infer-gpus, and --cpus-per-gpu",
     "usage": "it would submit nothing",
     "verbose": "the plugin reads sbatch's answer itself",
     "version": "it would submit nothing",
@@ -318,12 +320,20 @@ def _check_sbatch_arg(text: str) -> None:
     if key in OWNED_SBATCH_OPTIONS:
         msg = f"--sbatch-arg {key}: the plugin sets this itself; {OWNED_SBATCH_OPTIONS[key]}"
         raise ValueError(msg)
+    # sbatch takes any unambiguous beginning of an option's name for the option.
+    short = next((owned for owned in OWNED_SBATCH_OPTIONS if owned.startswith(key)), None)
+    if short:
+        msg = f"--sbatch-arg {key}: write sbatch options whole; for {short}, {OWNED_SBATCH_OPTIONS[short]}"
+        raise ValueError(msg)
 
 
 def _check_env(text: str) -> None:
     name, equals, _ = text.partition("=")
-    if not _NAME.fullmatch(name):
+    if not is_variable(name):
         msg = f"--env {name!r} is not the name of an environment variable"
+        raise ValueError(msg)
+    if not equals and name.startswith(("SBATCH_", "SLURM_")):
+        msg = f"--env {name}: sbatch reads this variable itself, and it would override the script"
         raise ValueError(msg)
     if equals and _SECRET_NAME.search(name):
         msg = (
@@ -347,6 +357,11 @@ def knobs() -> dict[str, Knob]:
 def flag(name: str) -> str:
     """Return a field as it is written on the command line, `--cpus-per-gpu`."""
     return "--" + name.replace("_", "-")
+
+
+def is_variable(name: str) -> bool:
+    """Whether a text can be the name of an environment variable."""
+    return _NAME.fullmatch(name) is not None
 
 
 def is_switch(name: str) -> bool:

@@ -7,6 +7,7 @@ blame matters.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ import pluggy
 from medarc_plugin import hookspecs, preflight
 from medarc_plugin.backends import environment, local, slurm
 from medarc_plugin.errors import MedarcError, PluginError, UsageError
-from medarc_plugin.models import Problem
+from medarc_plugin.models import JobState, Problem
+from medarc_plugin.options import is_variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from medarc_plugin.models import Backend, JobPlan, Submission
@@ -42,10 +44,12 @@ class Plugins:
     Attributes:
         manager: pluggy's manager.
         backends: Backends by name.
+        owners: The plugin that each backend is from.
     """
 
     manager: pluggy.PluginManager
     backends: Mapping[str, Backend]
+    owners: Mapping[str, str]
 
     def backend(self, name: str) -> Backend:
         """Return a backend.
@@ -54,10 +58,18 @@ class Plugins:
             UsageError: Nobody registered it; lists those that are known.
         """
         try:
-            return self.backends[name]
+            backend = self.backends[name]
         except KeyError:
             known = ", ".join(sorted(self.backends))
             raise UsageError(f"unknown backend {name!r}", hint=f"the known backends are: {known}") from None
+        # A failure of a built-in one is a bug here, and keeps its traceback.
+        return backend if self.owners[name] in BUILT_IN else _Blamed(backend, self.owners[name])
+
+    def query(self, submission: Submission) -> JobState:
+        """Ask the backend that took a run how it is; `UNKNOWN` when that backend is not here."""
+        if submission.backend not in self.backends:
+            return JobState("UNKNOWN")
+        return self.backend(submission.backend).query(submission)
 
     def template_dirs(self) -> tuple[Path, ...]:
         """Folders of templates, in the order of the plugins' names."""
@@ -84,9 +96,11 @@ class Plugins:
         values: dict[str, str] = {}
         owners: dict[str, str] = {}
         for plugin, result in _calls(self.manager, "medarc_job_environment", plan=plan):
-            if not isinstance(result, dict):
-                raise PluginError(plugin, "medarc_job_environment must return a dict")
-            for name, value in result.items():
+            if not isinstance(result, Mapping):
+                raise PluginError(plugin, "medarc_job_environment must return a mapping")
+            for name, value in ((name, str(value)) for name, value in result.items()):
+                if not (is_variable(name) and "\0" not in value):
+                    raise PluginError(plugin, f"{name!r}={value!r} cannot be an environment variable")
                 decided = name in plan.launch.environment
                 if not decided and values.get(name, value) != value:
                     raise PluginError(
@@ -94,7 +108,7 @@ class Plugins:
                         f"sets {name}={value!r}, and plugin {owners[name]!r} sets {values[name]!r}",
                         hint=f"MEDARC_DISABLE_PLUGINS leaves one out; --env {name}=VALUE decides",
                     )
-                values[name], owners[name] = str(value), plugin
+                values[name], owners[name] = value, plugin
         return values | dict(plan.launch.environment)
 
     def submitted(self, submission: Submission, plan: JobPlan) -> tuple[str, ...]:
@@ -106,6 +120,32 @@ class Plugins:
             except Exception as error:
                 failures.append(f"plugin {name!r}: {type(error).__name__}: {error}")
         return tuple(failures)
+
+
+class _Blamed:
+    """A plugin's backend whose failures name the plugin."""
+
+    def __init__(self, backend: Backend, plugin: str) -> None:
+        self._backend = backend
+        self._plugin = plugin
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any part of a backend
+        part = getattr(self._backend, name)
+        if not callable(part):
+            return part
+
+        def call(*arguments: object, **named: object) -> object:
+            try:
+                return part(*arguments, **named)
+            except MedarcError:
+                raise
+            except Exception as error:
+                raise PluginError(
+                    self._plugin,
+                    f"{name} of its backend {self._backend.name!r} raised {type(error).__name__}: {error}",
+                ) from error
+
+        return call
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Plugins:
@@ -131,7 +171,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Plugins:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(manager.get_name(error.plugin) or repr(error.plugin), str(error)) from None
-    return Plugins(manager, _backends(manager))
+    return Plugins(manager, *_backends(manager))
 
 
 def _load_entry_points(manager: pluggy.PluginManager, blocked: set[str]) -> None:
@@ -154,7 +194,7 @@ def _load_entry_points(manager: pluggy.PluginManager, blocked: set[str]) -> None
             ) from error
 
 
-def _backends(manager: pluggy.PluginManager) -> dict[str, Backend]:
+def _backends(manager: pluggy.PluginManager) -> tuple[dict[str, Backend], dict[str, str]]:
     found: dict[str, Backend] = {}
     owners: dict[str, str] = {}
     for plugin, result in _calls(manager, "medarc_register_backends"):
@@ -172,7 +212,7 @@ def _backends(manager: pluggy.PluginManager) -> dict[str, Backend]:
                     f"offers a backend {backend.name!r}, which plugin {owners[backend.name]!r} has",
                 )
             found[backend.name], owners[backend.name] = backend, plugin
-    return found
+    return found, owners
 
 
 def _implementations(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Any]]:
@@ -195,8 +235,8 @@ def _calls(manager: pluggy.PluginManager, hook: str, **arguments: object) -> Ite
         try:
             result = implementation(**arguments)
             yield name, list(result) if hasattr(result, "__next__") else result
-        except MedarcError:
-            raise
+        except MedarcError as error:
+            raise PluginError(name, error.message, hint=error.hint) from error
         except Exception as error:
             raise PluginError(name, f"{hook} raised {type(error).__name__}: {error}") from error
 

@@ -203,7 +203,8 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
     if not finding["loc"]:
         return UsageError(message)
     name = str(finding["loc"][0])
-    value = finding["input"]
     if finding["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]} (got {value!r})"
+        # What stands under `env` may be a secret: `[slurm.env]` with a token is an easy mistake.
+        got = "" if name == "env" else f" (got {finding['input']!r})"
+        message = f"{message[0].lower()}{message[1:]}{got}"
     return OptionError(flag(name), message, source=sources.get(name))

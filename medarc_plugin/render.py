@@ -77,7 +77,7 @@ def check_script(name: str, text: str) -> None:
     if len(text.encode()) > MAX_SCRIPT_BYTES:
         raise RenderError(f"template {name}: the script is over SLURM's 4 MiB")
     command_seen = False
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if re.match(r"\s*#SBATCH\b", line):
             if command_seen:
                 raise RenderError(

@@ -20,18 +20,26 @@ if TYPE_CHECKING:
 
     from medarc_plugin.models import JobPlan, JobState, RunFiles, TextFile
 
-LAUNCHER_ENTRIES = frozenset({"configs", *(f"{name}.sbatch" for name in ENTRYPOINTS)})
+LAUNCHER_ENTRIES = frozenset({"configs", "rl.sbatch", "sft.sbatch"})
 """What a launcher writes before a run starts; beside these, prime-rl's guard allows `job_*.log`."""
 
+FOREIGN_ENTRIES = frozenset({".git", "pyproject.toml", ".venv"})
+"""What stands in a project and never in a run: `--clean` keeps away from it."""
 
-def artifacts(run_dir: Path) -> list[str]:
-    """Name what a run has left in a run directory, by the rule of prime-rl's own guard."""
+
+def artifacts(run_dir: Path, script: str) -> list[str]:
+    """Name what a run has left in a run directory, by the rule of prime-rl's own guard.
+
+    Args:
+        run_dir: The run directory.
+        script: Name of the batch script that will be written there; it is not in the way.
+    """
     if not run_dir.is_dir():
         return []
     return sorted(
         entry.name
         for entry in run_dir.iterdir()
-        if entry.name not in LAUNCHER_ENTRIES and not entry.match("job_*.log")
+        if entry.name not in LAUNCHER_ENTRIES | {script} and not entry.match("job_*.log")
     )
 
 
@@ -72,8 +80,14 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
         RunDirectoryError: It is somebody else's, its job is queued or running, or it holds a run.
     """
     run_dir = plan.run_dir
-    if not run_dir.exists():
+    try:
+        run_dir.stat()
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{run_dir} cannot be used: {error.strerror}", hint="choose another --output-dir"
+        ) from None
     if run_dir.stat().st_uid != os.geteuid() and not os.access(run_dir, os.W_OK):
         raise RunDirectoryError(f"{run_dir} belongs to another user", hint="choose another --output-dir")
     earlier = read_submission(plan.files)
@@ -86,7 +100,7 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
                 hint=f"wait for it, or end it with `scancel {earlier.job_id}`; or choose another "
                 "--output-dir",
             )
-    left = artifacts(run_dir)
+    left = artifacts(run_dir, plan.files.script.name)
     if clean:
         _refuse_to_clean(run_dir, left)
     elif left and not resume:
@@ -97,29 +111,41 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
         )
 
 
-def clean(run_dir: Path) -> None:
-    """Delete what an earlier run left; call `check` first.
+def clean(files: RunFiles) -> None:
+    """Delete what an earlier run left; call `check` first, and hold the lock, which stays.
 
     Raises:
         RunDirectoryError: It cannot be deleted.
     """
-    if os.environ.get("NEVER_CLEAN"):
-        raise RunDirectoryError(
-            f"{run_dir}: --clean is refused because NEVER_CLEAN is set, which prime-rl honours too",
-            hint="unset NEVER_CLEAN, or choose another --output-dir",
-        )
+    run_dir = files.launch.parent.parent
+    kept = (files.launch / "lock", files.launch, files.launch.parent)
     try:
-        for entry in run_dir.iterdir() if run_dir.exists() else ():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        for folder in reversed((*kept[1:], run_dir)):
+            for entry in folder.iterdir():
+                if entry in kept:
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
     except OSError as error:
         raise RunDirectoryError(f"{run_dir} cannot be cleaned: {error}") from None
 
 
 def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
     """Allow --clean for what is plainly a run and nothing else."""
+    if os.environ.get("NEVER_CLEAN"):
+        raise RunDirectoryError(
+            f"{run_dir}: --clean is refused because NEVER_CLEAN is set, which prime-rl honours too",
+            hint="unset NEVER_CLEAN, or choose another --output-dir",
+        )
+    foreign = sorted(FOREIGN_ENTRIES & set(left))
+    if foreign or Path.cwd().is_relative_to(run_dir.resolve()):
+        what = f"it holds {foreign[0]}" if foreign else "it is where you are"
+        raise RunDirectoryError(
+            f"--clean would delete {run_dir}, which is more than a run: {what}",
+            hint="choose another --output-dir, or delete the folder yourself",
+        )
     configs = run_dir / "configs"
     known = [f"{name}.{suffix}" for name in ENTRYPOINTS for suffix in ("json", "toml")]
     looks_like_run = (configs / "launch").is_dir() or any(

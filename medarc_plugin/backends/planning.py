@@ -19,6 +19,7 @@ from medarc_plugin.models import (
     RunFiles,
     TextFile,
 )
+from medarc_plugin.options import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +134,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
             "inference": resolved.gpus.infer,
         },
         "cpus": plan.allocation.cpus,
-        "memory": plan.allocation.memory,
+        "memory_mib": megabytes(plan.allocation.memory) if plan.allocation.memory else None,
         "expected_variables": list(plan.launch.passed),
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,

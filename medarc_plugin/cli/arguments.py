@@ -19,7 +19,7 @@ from medarc_plugin.models import Entrypoint, GpuRequest, Request
 from medarc_plugin.options import flag, is_switch, knobs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 VALUE_FLAGS = {
     "--backend": ("NAME", "Where the run goes: slurm, local, or what a plugin offers."),
@@ -48,7 +48,12 @@ SHORT = {"-h": "--help"}
 PASSED_ON = "--resume"
 """prime-rl's flag, which the plugin reads as well: the run directory may then hold a run."""
 
-_BOOLEANS = {"true": True, "false": False}
+_SHARED = frozenset({"--clean", "--dry-run"})
+"""Switches that are fields of prime-rl's config too: turned off, they also overrule the config file."""
+
+_NEGATED = frozenset(f"--no-{name[2:]}" for name in _SHARED)
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclass
@@ -58,6 +63,7 @@ class Parsed:
     Attributes:
         launch: Our launch flags that take a value.
         switches: Our launch flags that take none.
+        denied: Those that were turned off.
         sandbox: Folder given with `--sandbox=DIR`.
         options: Values for `SlurmOptions`.
         passed: What is prime-rl's.
@@ -66,6 +72,7 @@ class Parsed:
 
     launch: dict[str, str] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
     sandbox: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
@@ -109,13 +116,16 @@ def parse(arguments: Sequence[str]) -> Parsed:
             parsed.passed += tokens
             break
         name, equals, value = token.partition("=")
-        name = SHORT.get(name, name)
+        name = SHORT.get(name, _known(name, spellings))
         attached = value if equals else None
         negated = f"--{name.removeprefix('--no-')}" if name.startswith("--no-") else None
         if name in VALUE_FLAGS:
             parsed.launch[name] = _value(name, attached, tokens)
         elif name in SWITCHES:
             _take_switch(parsed, name, attached, tokens)
+        elif negated in _SHARED and not equals:
+            parsed.switches.discard(negated)
+            parsed.denied.add(negated)
         elif name in spellings:
             _take_option(parsed, spellings[name], name, attached, tokens)
         elif negated in spellings and is_switch(spellings[negated]) and not equals:
@@ -128,7 +138,15 @@ def parse(arguments: Sequence[str]) -> Parsed:
                 parsed.passed.append(tokens.pop(0))
         else:
             parsed.positional.append(token)
+    parsed.passed += [f"--no-{name[2:]}" for name in sorted(_SHARED & parsed.denied)]
     return parsed
+
+
+def _known(name: str, spellings: Mapping[str, str]) -> str:
+    """Spell a flag of ours with dashes: what is `--dry-run` to prime-rl as `--dry_run` is so to us."""
+    dashed = name.replace("_", "-")
+    ours = dashed in VALUE_FLAGS or dashed in SWITCHES or dashed in spellings or dashed in _NEGATED
+    return dashed if name.startswith("--") and ours else name
 
 
 def request_from(
@@ -145,6 +163,9 @@ def request_from(
     Raises:
         UsageError: The command line cannot be used.
     """
+    for token in arguments:
+        if not token.isprintable() and any("\ud800" <= character <= "\udfff" for character in token):
+            raise UsageError(f"an argument is not UTF-8 text: {token!a}")
     parsed = parse(arguments)
     passed = list(parsed.passed)
     if config_first:
@@ -203,8 +224,10 @@ def _take_switch(parsed: Parsed, name: str, attached: str | None, tokens: list[s
         raise UsageError(f"{name} takes no value, but got {attached!r}")
     if attached is None or _BOOLEANS[attached.lower()]:
         parsed.switches.add(name)
+        parsed.denied.discard(name)
     else:
         parsed.switches.discard(name)
+        parsed.denied.add(name)
 
 
 def _take_option(parsed: Parsed, name: str, spelling: str, attached: str | None, tokens: list[str]) -> None:

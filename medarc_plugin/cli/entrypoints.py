@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from medarc_plugin.cli import arguments, output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from medarc_plugin.models import Entrypoint, Request
 
@@ -77,15 +77,14 @@ def carry_out(request: Request) -> int:
     from medarc_plugin import launch
     from medarc_plugin.slurm import gateway
 
-    if request.sandbox is not None:
-        enter_sandbox(request.sandbox)
+    added = enter_sandbox(request.sandbox) if request.sandbox is not None else {}
     _warn_of_ignored_variables()
     prepared = launch.prepare(request)
     output.show_plan(prepared)
-    if request.dry_run:
+    if request.dry_run or prepared.plan.resolved.dry_run:
         launch.write(prepared)
         output.say("dry run: the files are written, nothing is submitted; this submits them:")
-        output.fact(gateway.shown_command(prepared.backend.command(prepared.plan)))
+        output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
         return 0
     secrets = launch.gather_secrets(prepared.plan)
     for name in prepared.plan.launch.passed:
@@ -98,13 +97,18 @@ def carry_out(request: Request) -> int:
     return 0
 
 
-def enter_sandbox(directory: Path) -> None:
-    """Point this process's SLURM commands at the private SLURM, starting it when it is down."""
+def enter_sandbox(directory: Path) -> Mapping[str, str]:
+    """Point this process's SLURM commands at the private SLURM, starting it when it is down.
+
+    Returns:
+        The variables that do so.
+    """
     from medarc_plugin.sandbox import Sandbox
 
     sandbox = Sandbox(directory.absolute())
     sandbox.up()
     os.environ.update(sandbox.environment())
+    return sandbox.environment()
 
 
 def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:

@@ -193,11 +193,11 @@ def _apply_inference(document: Document, wishes: Document) -> None:
         put(document, "output_dir", wishes["parent"].rstrip("/") + "/" + wishes["name"])
     gpus = wishes.get("gpus")
     if gpus is not None:
-        tensor = int(get(document, "vllm.tensor_parallel_size") or 1)
-        if gpus % tensor:
+        tensor = _count(document, "vllm.tensor_parallel_size", 1)
+        if tensor < 1 or gpus % tensor:
             raise FieldError(
                 f"--gpus {gpus} cannot be split into engines of vllm.tensor_parallel_size = {tensor}",
-                f"ask for a multiple of {tensor}",
+                f"ask for a multiple of {tensor}" if tensor > 0 else None,
             )
         put(document, "vllm.data_parallel_size", gpus // tensor)
 
@@ -212,7 +212,7 @@ def _share_one_gpu(document: Document, entrypoint: str) -> None:
         )
     for path in ("deployment.num_train_gpus", "deployment.num_infer_gpus"):
         count = get(document, path)
-        if count is not None and int(count) != 1:
+        if count is not None and _number(path, count) != 1:
             raise FieldError(
                 f"--single-gpu and {path} = {count} contradict each other",
                 "one shared GPU is one for the trainer and the same one for vLLM",
@@ -241,7 +241,7 @@ def facts(document: Document, entrypoint: str) -> Document:
 
     Returns:
         `output_dir`, `run_dir_name`, `train`, `infer`, `gpus_per_node`, `model`, `environments`,
-        `max_steps`, `checkpoint_interval`, `wandb`, `memory_share`, `clean`, `resume`.
+        `max_steps`, `checkpoint_interval`, `wandb`, `memory_share`, `clean`, `dry_run`, `resume`.
 
     Raises:
         FieldError: A number is none.
@@ -252,6 +252,7 @@ def facts(document: Document, entrypoint: str) -> Document:
         "run_dir_name": get(document, "run.dir") or get(document, "run.name"),
         "gpus_per_node": per_node,
         "clean": _true(document, "clean"),
+        "dry_run": _true(document, "dry_run"),
         "resume": get(document, "resume") not in (None, False),
         "max_steps": None,
         "checkpoint_interval": None,
@@ -262,8 +263,10 @@ def facts(document: Document, entrypoint: str) -> Document:
         tensor = _count(document, "vllm.tensor_parallel_size", 1)
         found["train"] = 0
         found["infer"] = tensor * _count(document, "vllm.data_parallel_size", 1)
+        if found["infer"] < 1:
+            raise FieldError(f"{found['infer']} GPUs: an inference server needs at least one")
         found["model"] = get(document, "vllm.model")
-        found["memory_share"] = get(document, "vllm.gpu_memory_utilization")
+        found["memory_share"] = _share(document, "vllm.gpu_memory_utilization")
     else:
         serves = isinstance(document.get("inference"), dict)
         found["train"] = _count(document, "deployment.num_train_gpus", 1)
@@ -281,7 +284,7 @@ def facts(document: Document, entrypoint: str) -> Document:
         found["wandb"] = any(
             isinstance(get(document, path), dict) for path in (f"{trainer}monitors.wandb", "monitors.wandb")
         )
-        found["memory_share"] = get(document, "inference.vllm.gpu_memory_utilization")
+        found["memory_share"] = _share(document, "inference.vllm.gpu_memory_utilization")
         found["environments"] = _environments(document)
     return found
 
@@ -315,6 +318,14 @@ def _number(path: str, value: Any) -> int:  # noqa: ANN401
         return int(str(value))
     except ValueError:
         raise FieldError(f"{path} = {value!r} is not a whole number") from None
+
+
+def _share(document: Document, path: str) -> float | None:
+    value = get(document, path)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise FieldError(f"{path} = {value!r} is not a number") from None
 
 
 def _true(document: Document, path: str) -> bool:

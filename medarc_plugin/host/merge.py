@@ -7,7 +7,6 @@ itself refuses.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import UsageError
@@ -18,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def read_files(arguments: Sequence[str]) -> dict[str, Any]:
-    """Merge the root-level `@ FILE`s of a command line, and nothing else of it.
+    """Merge the `@ FILE`s of a command line that are for the root or for `--slurm`, nothing else of it.
 
     Raises:
         UsageError: A file is missing or is not what its suffix says.
     """
-    tokens = list(arguments)
-    files = [token for at, path in itertools.pairwise(tokens) if at == "@" for token in (at, path)]
+    files: list[str] = []
+    tokens = ["", *arguments, ""]
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token == "@" and not before.startswith("--"):
+            files += [token, after] if after else [token]
+        elif before == "--slurm" and token.startswith("@"):
+            files += [before, token, after] if token == "@" else [before, token]
     return _load(files)
 
 

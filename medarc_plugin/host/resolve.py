@@ -211,7 +211,7 @@ def _unchecked(
         found = fields.facts(document, request.entrypoint)
     except fields.FieldError as error:
         raise UsageError(error.message, hint=error.hint) from None
-    found["clean"] = str(written["clean"]).lower() == "true"
+    found |= {name: str(written[name]).lower() == "true" for name in ("clean", "dry_run")}
     answer = {"document": document, "facts": found, "shape": UNCHECKED, "warnings": []}
     return _resolved(request, options, answer, host)
 
@@ -239,7 +239,8 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         )
     return Resolved(
         entrypoint=request.entrypoint,
-        run_dir=run_dir.absolute(),
+        # A relative output_dir is one of the config's paths, which mean what they mean in the job.
+        run_dir=Path(os.path.abspath((options.project_dir or Path()).expanduser() / run_dir)),  # noqa: PTH100
         gpus=gpus,
         gpus_per_node=found["gpus_per_node"],
         model=found["model"],
@@ -250,6 +251,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         memory_share=found["memory_share"],
         clean=found["clean"],
         resume=found["resume"],
+        dry_run=found["dry_run"],
         document=answer["document"],
         shape=answer["shape"],
         checked=answer["shape"] != UNCHECKED,

@@ -110,7 +110,7 @@ def describe(
         facts = fields.facts(document, entrypoint)
     except fields.FieldError as error:
         return {"kind": "contradiction", "message": error.message, "hint": error.hint}
-    facts["clean"] = str(written.get("clean")).lower() == "true"
+    facts |= {name: str(written.get(name)).lower() == "true" for name in ("clean", "dry_run")}
     return {
         "kind": "resolved",
         "shape": shape,

@@ -31,8 +31,10 @@ GONE = "GONE"
 UNKNOWN = "UNKNOWN"
 """State of a job about which nobody can be asked."""
 
-_DROPPED_PREFIXES = ("SBATCH_", "SLURM_")
-_KEPT = frozenset({"SLURM_CONF"})
+
+def _dropped(name: str) -> bool:
+    return (name.startswith(("SBATCH_", "SLURM_")) and name != "SLURM_CONF") or name == "MEDARC_BACKEND"
+
 
 _HINTS = (
     (
@@ -88,17 +90,24 @@ def submission_environment(
     `SLURM_*` of a surrounding job would leak into this one, and `MEDARC_BACKEND` would send what
     prime-rl starts by name in the job to a backend once more.
     """
-    return {
-        name: value
-        for name, value in base.items()
-        if not (name.startswith(_DROPPED_PREFIXES) or name == "MEDARC_BACKEND") or name in _KEPT
-    } | dict(secrets)
+    return {name: value for name, value in base.items() if not _dropped(name)} | dict(secrets)
 
 
-def shown_command(argv: tuple[str, ...], base: Mapping[str, str] = os.environ) -> str:
-    """Write a command as one would type it here to get the same: without `SBATCH_*` and `SLURM_*`."""
-    dropped = sorted(name for name in base if name.startswith(("SBATCH_", "SLURM_")) and name not in _KEPT)
-    prefix = [part for name in dropped for part in ("-u", name)]
+def shown_command(
+    argv: tuple[str, ...],
+    base: Mapping[str, str] = os.environ,
+    *,
+    added: Mapping[str, str] | None = None,
+) -> str:
+    """Write a command as one would type it here to get the same.
+
+    Args:
+        argv: The command.
+        base: The environment in which it will be typed; what a submission drops is dropped with `-u`.
+        added: Variables that this process has and the user's shell has not, `SLURM_CONF` of a sandbox.
+    """
+    prefix = [part for name in sorted(filter(_dropped, base)) for part in ("-u", name)]
+    prefix += [f"{name}={value}" for name, value in (added or {}).items()]
     return show(["env", *prefix, *argv] if prefix else argv)
 
 
@@ -116,7 +125,9 @@ def sbatch(script: Path, secrets: Mapping[str, str]) -> Accepted:
     done = run(sbatch_command(script), env=submission_environment(secrets), timeout=SUBMIT_TIMEOUT)
     if not done.ok:
         raise _refused(done, script)
-    match = re.fullmatch(r"(\d+)(?:;(\S+))?", done.stdout.strip().splitlines()[-1:][0].strip())
+    # Site plugins may print lines of their own before it.
+    answer = done.stdout.strip().rpartition("\n")[2]
+    match = re.fullmatch(r"(\d+)(?:;(\S+))?", answer.strip())
     if match is None:
         raise SubmissionError(
             f"sbatch answered something that is not a job id:\n{done.describe()}",
@@ -184,11 +195,13 @@ def _accounted(job_id: str, where: list[str]) -> JobState:
 
 
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][\w/:]*)=")
+_JOB_NAME = re.compile(r" JobName=.*? (?=UserId=\S+\(\d+\) GroupId=)")
 
 
 def _fields(text: str) -> dict[str, str]:
     """Split `scontrol -o show`; values may hold spaces, so each ends where the next name begins."""
-    line = text.strip().splitlines()[0]
+    # A job's name stands before its state, and may read like any field.
+    line = _JOB_NAME.sub(" ", text.strip().partition("\n")[0], count=1)
     marks = list(_FIELD.finditer(line))
     ends = [mark.start() for mark in marks[1:]] + [len(line)]
     found: dict[str, str] = {}

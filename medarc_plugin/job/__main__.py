@@ -1,0 +1,13 @@
+"""Entry point: `python FOLDER LAUNCH_JSON`, where FOLDER is this one or a frozen copy of it."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+folder = Path(__file__).resolve().parent
+if not __package__:
+    # Started as a folder: import it as a package from the folder above, so that its modules find
+    # each other and none of them hides a module of the same name.
+    sys.path[0] = str(folder.parent)
+
+sys.exit(import_module(f"{__package__ or folder.name}.owner").main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""The checks of the allocation, each a small function, and the order they are shown in.
+
+All of them run, and all are shown: a job that waited in the queue for hours should say everything
+that is wrong at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .environment import is_executable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from .launch import Launch
+    from .node import Node
+    from .primerl import PrimeRl
+
+OK, FAIL, WARN, SKIP = "ok", "FAIL", "warn", "skip"
+
+# Set where GPUs are made up on purpose, as in a SLURM for trying things out.
+STAND_IN_GPUS = "MEDARC_STANDIN_GPUS"
+
+PRIME_RL_HINT = "set PRIME_RL_DIR or give --prime-rl-dir, and submit again"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found.
+
+    Attributes:
+        name: What was looked at.
+        status: `ok`; `FAIL`, which makes a launch impossible; `warn`, which does not; or `skip`.
+        text: What was found.
+        hint: The way out, for a failure.
+    """
+
+    name: str
+    status: str
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        mark = f"[{self.status.center(4)}]"
+        line = f"{mark} {self.name}: " + self.text.replace("\n", "\n         ")
+        return f"{line}\n         hint: {self.hint}" if self.hint else line
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at.
+
+    Attributes:
+        launch: The plan.
+        node: The facts of the allocation.
+        gpus: Ids of the allocated GPUs; `None` when they cannot be used.
+        gpu_problem: Why they cannot be used, and the hint.
+        config: The config as prime-rl will read it, merged over all files; `None` if it cannot.
+        config_problem: Why it cannot be read.
+        prime_rl: What prime-rl's interpreter said; `None` when it was not asked.
+    """
+
+    launch: Launch
+    node: Node
+    gpus: tuple[int, ...] | None
+    gpu_problem: tuple[str, str]
+    config: Mapping[str, Any] | None
+    config_problem: str
+    prime_rl: PrimeRl | None
+
+
+def check_gpus(subject: Subject) -> Iterator[Check]:
+    """As many GPUs as wanted, all of them this job's."""
+    wanted = subject.launch.gpus
+    if subject.gpus is None:
+        yield Check("GPUs", FAIL, *subject.gpu_problem)
+        return
+    names = {device.index: device for device in subject.node.driver.devices or ()}
+    known = [f"{names[i].name} ({names[i].memory})" for i in subject.gpus if i in names]
+    ids = ",".join(map(str, subject.gpus)) or "none"
+    kinds = "; ".join(dict.fromkeys(known))
+    text = f"{len(subject.gpus)} of {wanted.count} wanted: {ids}"
+    yield Check("GPUs", OK, f"{text}: {kinds}" if kinds else text)
+
+
+def check_driver(subject: Subject) -> Iterator[Check]:
+    """An NVIDIA driver that answers."""
+    driver = subject.node.driver
+    if driver.devices is not None:
+        yield Check("NVIDIA driver", OK, f"nvidia-smi lists {len(driver.devices)} GPU(s)")
+    elif subject.launch.gpus.count == 0:
+        yield Check("NVIDIA driver", SKIP, "the run uses no GPU")
+    elif _stand_in_gpus(subject):
+        yield Check("NVIDIA driver", SKIP, f"{driver.problem} ({STAND_IN_GPUS} is set)")
+    else:
+        yield Check(
+            "NVIDIA driver",
+            FAIL,
+            driver.problem,
+            "training needs a node with NVIDIA GPUs: another partition or --constraint",
+        )
+
+
+def _stand_in_gpus(subject: Subject) -> bool:
+    return subject.node.variables.get(STAND_IN_GPUS) == "1"
+
+
+def check_cpus(subject: Subject) -> Iterator[Check]:
+    """At least the CPUs that were planned with; fewer only make the run slow."""
+    node, wanted = subject.node, subject.launch.cpus
+    available = min(node.affinity, node.cpus or node.affinity)
+    text = f"{available} of {wanted} wanted"
+    if available < wanted:
+        hint = "the run starts, and may wait for data: ask for more with --cpus-per-gpu"
+        yield Check("CPUs", WARN, text, hint)
+    else:
+        yield Check("CPUs", OK, text)
+
+
+def check_memory(subject: Subject) -> Iterator[Check]:
+    """At least the memory that was asked for."""
+    wanted, granted = subject.launch.memory_mib, subject.node.memory_mib
+    if granted is None:
+        yield Check("memory", OK, "not limited")
+    elif wanted is not None and granted < wanted:
+        hint = "the run may be killed for memory: see --mem, and how the script was submitted"
+        yield Check("memory", WARN, f"{granted} of {wanted} MiB wanted", hint)
+    else:
+        yield Check("memory", OK, f"{granted} MiB")
+
+
+def check_run_directory(subject: Subject) -> Iterator[Check]:
+    """The run directory can be written, tried in `configs/`: prime-rl wants the rest untouched."""
+    run_dir = subject.launch.run_dir
+    trial = subject.launch.folder / f".trial-{os.getpid()}"
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        hint = "see its permissions and quota, and that this node has its file system"
+        yield Check("run directory", FAIL, f"{run_dir}: {error.strerror}", hint)
+        return
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        hint = "see its permissions"
+        yield Check("run directory", FAIL, f"{run_dir} cannot be written", hint)
+    else:
+        yield Check("run directory", OK, str(run_dir))
+
+
+def check_working_directory(subject: Subject) -> Iterator[Check]:
+    """prime-rl can be started where the run was submitted from."""
+    folder = subject.launch.working_directory
+    if folder.is_dir():
+        yield Check("working directory", OK, str(folder))
+    else:
+        hint = "submit from a directory on a file system that the nodes share"
+        yield Check("working directory", FAIL, f"{folder} is no directory on this node", hint)
+
+
+def check_config(subject: Subject) -> Iterator[Check]:
+    """The config can be read, and does not delete the directory that it lies in."""
+    files = ", ".join(map(str, subject.launch.config_files)) or "none: arguments alone"
+    if subject.config is None:
+        yield Check("config", FAIL, subject.config_problem, "submit the run again")
+    elif subject.config.get("clean") is True and not subject.config.get("resume"):
+        yield Check(
+            "config",
+            FAIL,
+            "clean = true would delete this run directory, with this job's files and log",
+            "take `clean` out of the config, and submit again with --clean",
+        )
+    else:
+        yield Check("config", OK, files)
+    if not subject.launch.checked:
+        yield Check("validation", SKIP, "prime-rl has not seen this config yet: it may refuse it")
+
+
+def check_prime_rl(subject: Subject) -> Iterator[Check]:
+    """prime-rl's interpreter runs, and finds prime-rl."""
+    launch, said = subject.launch, subject.prime_rl
+    if launch.python is None:
+        yield Check("prime-rl", FAIL, "none was found at submission", PRIME_RL_HINT)
+    elif not is_executable(launch.python):
+        what = "is not there" if not launch.python.exists() else "cannot be run"
+        hint = "it must lie on a file system that the nodes share; " + PRIME_RL_HINT
+        yield Check("prime-rl", FAIL, f"its interpreter {launch.python} {what}", hint)
+    elif said is None:
+        yield Check("prime-rl", SKIP, "not asked: there is no working directory to ask from")
+    elif said.problem:
+        hint = "see that the environment is whole: `uv sync --all-extras` in prime-rl's checkout"
+        yield Check("prime-rl", FAIL, said.problem, hint)
+    elif not said.module:
+        hint = "this is another environment, or not a whole one; " + PRIME_RL_HINT
+        yield Check("prime-rl", FAIL, f"{launch.python} finds no {launch.module}", hint)
+    else:
+        yield Check("prime-rl", OK, f"{launch.module} by {launch.python} (Python {said.version})")
+
+
+def check_environments(subject: Subject) -> Iterator[Check]:
+    """prime-rl's interpreter finds the environments that the config names."""
+    names = subject.launch.environments
+    if not names:
+        return
+    found = subject.prime_rl.environments if subject.prime_rl else None
+    if found is None:
+        yield Check("environments", SKIP, f"not asked, without prime-rl: {', '.join(names)}")
+        return
+    missing = [name for name, there in found.items() if not there]
+    if missing:
+        packages = " ".join(name.replace("_", "-") for name in missing)
+        yield Check(
+            "environments",
+            FAIL,
+            f"prime-rl's interpreter finds no {', '.join(missing)}",
+            f"install it there: `uv pip install --python {subject.launch.python} {packages}`",
+        )
+    else:
+        yield Check("environments", OK, ", ".join(found))
+
+
+def check_variables(subject: Subject) -> Iterator[Check]:
+    """The variables that the submission promised are there; their values are never shown."""
+    promised = subject.launch.expected_variables
+    if not promised:
+        return
+    missing = [name for name in promised if not subject.node.variables.get(name)]
+    if missing:
+        hint = "a job submitted by hand takes them from its shell: export them, then sbatch"
+        yield Check("variables", WARN, f"not passed to the job: {', '.join(missing)}", hint)
+    else:
+        yield Check("variables", OK, ", ".join(promised))
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Check]], ...] = (
+    check_gpus,
+    check_driver,
+    check_cpus,
+    check_memory,
+    check_run_directory,
+    check_working_directory,
+    check_config,
+    check_prime_rl,
+    check_environments,
+    check_variables,
+)
+
+
+def read_config(files: tuple[Path, ...]) -> dict[str, Any]:
+    """Read config files; of a block that two of them have, the later one's wins.
+
+    Raises:
+        ValueError: One cannot be read, and why.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+            document = _parse(text, path)
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be parsed: {error}") from error
+        if not isinstance(document, dict):
+            raise ValueError(f"{path} holds no table")  # noqa: TRY004 - one kind for the caller
+        merged.update(document)
+    return merged
+
+
+def _parse(text: str, path: Path) -> object:
+    if path.suffix != ".toml":
+        return json.loads(text)
+    try:
+        import tomllib
+    except ImportError:
+        return {}
+    return tomllib.loads(text)

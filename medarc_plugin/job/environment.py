@@ -1,0 +1,59 @@
+"""prime-rl's environment: what the job was given, with what prime-rl must find changed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from .launch import Launch
+
+
+def visible_devices(launch: Launch, gpus: Sequence[int]) -> str:
+    """Word the GPUs as prime-rl reads them: first those of inference, then the trainer's.
+
+    A shared GPU is named once for each.
+    """
+    ids = [*gpus, *gpus] if launch.gpus.shared else gpus
+    return ",".join(map(str, ids))
+
+
+def prime_rl_environment(
+    launch: Launch, given: Mapping[str, str], gpus: Sequence[int] | None, run_id: str
+) -> dict[str, str]:
+    """Make prime-rl's environment.
+
+    Args:
+        launch: The plan.
+        given: The environment as the job found it.
+        gpus: Ids of the allocated GPUs; `None` when they are not known.
+        run_id: prime-rl's name for this run, the same in every attempt.
+    """
+    variables = dict(given)
+    # It would send prime-rl's interpreter to another one's standard library.
+    variables.pop("PYTHONHOME", None)
+    variables.setdefault("PYTHONUNBUFFERED", "1")
+    # It would send the `inference` that prime-rl starts by name to a backend once more.
+    variables.pop("MEDARC_BACKEND", None)
+    variables.setdefault("PRL_RUN_ID", run_id)
+    if gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = visible_devices(launch, gpus)
+    if launch.python is not None:
+        # prime-rl starts `inference`, `orchestrator`, `env-server` and `torchrun` by name.
+        binaries = launch.python.parent
+        paths = variables.get("PATH", os.defpath).split(os.pathsep)
+        kept = [path for path in paths if path and path != str(binaries)]
+        variables["PATH"] = os.pathsep.join([str(binaries), *kept])
+        # The submitter's own is another environment; prime-rl must not take it for its own.
+        variables.pop("VIRTUAL_ENV", None)
+        if (binaries.parent / "pyvenv.cfg").is_file():
+            variables["VIRTUAL_ENV"] = str(binaries.parent)
+    return variables
+
+
+def is_executable(path: Path) -> bool:
+    """Whether the path is a file that this user may run."""
+    return path.is_file() and os.access(path, os.X_OK)

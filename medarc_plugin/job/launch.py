@@ -1,0 +1,156 @@
+"""The launch as it was planned: `launch.json`, read strictly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+
+
+class LaunchError(Exception):
+    """`launch.json` cannot be used; carries what to do about it.
+
+    Args:
+        message: What is wrong, with the file's path.
+        hint: The way out.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs that the plan asked for.
+
+    Attributes:
+        count: GPUs of the allocation.
+        shared: Trainer and vLLM use the same GPU.
+        trainer: GPUs of the trainer.
+        inference: GPUs of vLLM.
+    """
+
+    count: int
+    shared: bool
+    trainer: int
+    inference: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to check, and what to start.
+
+    Attributes:
+        name: Name of the run.
+        entrypoint: `rl`, `sft` or `inference`.
+        run_dir: The run directory.
+        python: prime-rl's interpreter; `None` when none was found at submission.
+        prime_rl_dir: prime-rl's checkout, when it is one.
+        module: Module to run with `python -m`.
+        arguments: Its arguments.
+        working_directory: Where it runs.
+        gpus: GPUs by component.
+        cpus: CPUs that the plan asked for.
+        memory_mib: Memory that the plan asked for, in MiB; `None` for the cluster's default.
+        expected_variables: Names that the submission promised to pass.
+        environments: Modules of the environments that the config names.
+        checked: Whether prime-rl validated the config.
+        rehearse: Run every check, launch nothing.
+    """
+
+    name: str
+    entrypoint: str
+    run_dir: Path
+    python: Path | None
+    prime_rl_dir: Path | None
+    module: str
+    arguments: tuple[str, ...]
+    working_directory: Path
+    gpus: Gpus
+    cpus: int
+    memory_mib: int | None
+    expected_variables: tuple[str, ...]
+    environments: tuple[str, ...]
+    checked: bool
+    rehearse: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the launch's own files are."""
+        return self.run_dir / "configs" / "launch"
+
+    @property
+    def config_files(self) -> tuple[Path, ...]:
+        """The config files among the arguments (`@ FILE`), as prime-rl will open them."""
+        following = zip(self.arguments, self.arguments[1:])  # noqa: B905 - not in Python 3.9
+        names = [name for sign, name in following if sign == "@"]
+        return tuple(self.working_directory / name for name in names)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What starts prime-rl, without what a restart adds."""
+        return (str(self.python), "-m", self.module, *self.arguments)
+
+
+def read_launch(path: Path) -> Launch:
+    """Read `launch.json`.
+
+    Raises:
+        LaunchError: It is missing, torn, of another format, or lacks a field.
+    """
+    again = "submit the run again: the file is written at submission"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LaunchError(f"cannot read {path}: {error.strerror}", again) from error
+    except ValueError as error:
+        raise LaunchError(f"{path} is not whole: {error}", again) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise LaunchError(
+            f"{path} has format {found!r}; this job code reads format {FORMAT}",
+            "the job code lies beside the file: do not mix two submissions' files",
+        )
+    try:
+        return _launch(document)
+    except KeyError as error:
+        raise LaunchError(f"{path} lacks the field {error.args[0]!r}", again) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LaunchError(f"{path} holds a value of a wrong kind: {error}", again) from error
+
+
+def _launch(document: Mapping[str, Any]) -> Launch:
+    gpus, memory = document["gpus"], document.get("memory_mib")
+    return Launch(
+        name=str(document["name"]),
+        entrypoint=str(document["entrypoint"]),
+        run_dir=Path(document["run_dir"]),
+        python=_path(document["python"]),
+        prime_rl_dir=_path(document["prime_rl_dir"]),
+        module=str(document["module"]),
+        arguments=tuple(map(str, document["arguments"])),
+        working_directory=Path(document["working_directory"]),
+        gpus=Gpus(
+            count=int(gpus["count"]),
+            shared=bool(gpus["shared"]),
+            trainer=int(gpus["trainer"]),
+            inference=int(gpus["inference"]),
+        ),
+        cpus=int(document["cpus"]),
+        memory_mib=None if memory is None else int(memory),
+        expected_variables=tuple(map(str, document["expected_variables"])),
+        environments=tuple(map(str, document["environments"])),
+        checked=bool(document["checked"]),
+        rehearse=bool(document["rehearse"]),
+    )
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,110 @@
+"""Asking prime-rl's own interpreter what it can import, without importing any of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .child import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .launch import Launch
+
+# An environment on a network file system that is cold takes tens of seconds to start from.
+SECONDS = 120.0
+SECONDS_VARIABLE = "MEDARC_PROBE_SECONDS"
+
+LAST_LINES = 5
+
+# A module is looked for part by part: importing `verifiers.v1` to look inside costs seconds. An
+# environment may be one that ships with verifiers.
+QUESTION = r"""
+import json, sys
+from importlib.util import module_from_spec
+
+def spec_of(name, path):
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, path)
+        if spec is not None:
+            return spec
+
+def found(name):
+    parts = name.split(".")
+    path = None
+    for count in range(1, len(parts) + 1):
+        part = ".".join(parts[:count])
+        spec = spec_of(part, path)
+        if spec is None:
+            return False
+        if count < len(parts):
+            # A package with its path and without its code: namespace packages ask their parent.
+            sys.modules[part] = module_from_spec(spec)
+            path = getattr(sys.modules[part], "__path__", [])
+    return True
+
+asked = json.loads(sys.argv[1])
+print("\n" + json.dumps({
+    "version": sys.version.split()[0],
+    "module": found(asked["module"]),
+    "environments": {
+        name: found(name) or found("verifiers.v1.tasksets." + name)
+        for name in asked["environments"]
+    },
+}))
+"""
+
+
+@dataclass(frozen=True)
+class PrimeRl:
+    """What the interpreter said.
+
+    Attributes:
+        version: Its Python version; empty when it could not be asked.
+        module: Whether it finds prime-rl's entry point.
+        environments: For each environment's module, whether it finds it.
+        problem: Why it could not be asked.
+    """
+
+    version: str = ""
+    module: bool = False
+    environments: Mapping[str, bool] | None = None
+    problem: str = ""
+
+
+def ask_prime_rl(launch: Launch, variables: Mapping[str, str]) -> PrimeRl:
+    """Ask what prime-rl's interpreter finds, in the environment that prime-rl will have.
+
+    Args:
+        launch: The plan; its `python` must not be `None`.
+        variables: prime-rl's environment.
+    """
+    question = json.dumps(
+        {"module": launch.module, "environments": [_module(n) for n in launch.environments]}
+    )
+    seconds = float(variables.get(SECONDS_VARIABLE) or SECONDS)
+    try:
+        answer = ask(
+            (str(launch.python), "-c", QUESTION, question),
+            variables,
+            launch.working_directory,
+            seconds,
+        )
+    except OSError as error:
+        return PrimeRl(problem=f"{launch.python} cannot be started: {error.strerror}")
+    if answer.code is None:
+        return PrimeRl(problem=f"{launch.python} did not answer within {seconds:g} s")
+    if answer.code != 0:
+        last = "\n".join(answer.output.strip().splitlines()[-LAST_LINES:])
+        return PrimeRl(problem=f"{launch.python} ended with exit code {answer.code}:\n{last}")
+    try:
+        said = json.loads(answer.output.strip().splitlines()[-1])
+        return PrimeRl(said["version"], said["module"], said["environments"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return PrimeRl(problem=f"{launch.python} is no Python that answers: {answer.output!r:.200}")
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")

@@ -1,0 +1,687 @@
+"""The job code as it runs: a process in a node's environment, with a stand-in prime-rl."""
+
+import ast
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import medarc_plugin.job
+
+ATTEMPT = {
+    "attempt": 1,
+    "job_id": "17",
+    "restart_count": 0,
+    "host": socket.gethostname(),
+    "gpus": [2, 5],
+    "exit_code": 0,
+    "reason": "finished",
+    "signals": [],
+    "failed": [],
+}
+
+
+def without_times(attempt: Any) -> dict[str, Any]:
+    times = attempt.pop("started"), attempt.pop("ended")
+    assert all(time.endswith("+00:00") for time in times)
+    return attempt
+
+
+# What is started, and with what
+
+
+def test_prime_rl_is_started_with_the_allocated_gpus(run: Any, report: Any) -> None:
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+    said = report()
+    assert said["argv"] == run.document["arguments"]
+    assert said["gpus"] == [2, 5]
+    assert said["working_directory"] == run.document["working_directory"]
+    binaries = run.checkout / ".venv" / "bin"
+    assert said["environment"]["PATH"] == f"{binaries}:{run.variables['PATH']}"
+    assert said["environment"]["VIRTUAL_ENV"] == str(binaries.parent)
+    assert set(said["commands"].values()) == {
+        str(binaries / name) for name in ("inference", "env-server", "orchestrator", "torchrun")
+    }
+    assert finished.log.splitlines()[-1].startswith("medarc | prime-rl ended with exit code 0 after ")
+    assert [without_times(attempt) for attempt in run.attempts()] == [ATTEMPT]
+
+
+def test_every_check_is_shown_as_passed(run: Any) -> None:
+    finished = run.attempt()
+
+    python = run.document["python"]
+    version = ".".join(map(str, sys.version_info[:3]))
+    shown = finished.lines("[ ok ]")
+    memory = next(line for line in shown if "memory" in line)
+    cpus = next(line for line in shown if "CPUs" in line)
+    assert shown == [
+        "[ ok ] GPUs: 2 of 2 wanted: 2,5: NVIDIA H200 (143771 MiB)",
+        "[ ok ] NVIDIA driver: nvidia-smi lists 8 GPU(s)",
+        cpus,
+        memory,
+        f"[ ok ] run directory: {run.run_dir}",
+        f"[ ok ] working directory: {run.document['working_directory']}",
+        f"[ ok ] config: {run.document['arguments'][1]}",
+        f"[ ok ] prime-rl: prime_rl.entrypoints.rl by {python} (Python {version})",
+        "[ ok ] environments: reverse_text",
+    ]
+    ours, _, _ = finished.log.partition("medarc | starting")
+    assert all(line.startswith("medarc | ") for line in ours.splitlines())
+
+
+def test_a_shared_gpu_is_named_for_both(run: Any, report: Any) -> None:
+    run.document["gpus"] = {"count": 1, "shared": True, "trainer": 1, "inference": 1}
+    run.set_config(weight_broadcast={"type": "filesystem"})
+
+    finished = run.attempt(CUDA_VISIBLE_DEVICES="5", SLURM_JOB_GPUS="5")
+
+    assert finished.code == 0, finished.log
+    assert report()["gpus"] == [5, 5]
+
+
+def test_uuids_become_numbers(run: Any, report: Any) -> None:
+    finished = run.attempt(CUDA_VISIBLE_DEVICES="GPU-5c1f2b7e,GPU-2c1f2b7e")
+
+    assert finished.code == 0, finished.log
+    assert report()["gpus"] == [5, 2]
+
+
+def test_what_would_mislead_prime_rl_is_dropped(run: Any, report: Any) -> None:
+    names = "MEDARC_BACKEND,PYTHONHOME,PYTHONPATH,PYTHONUNBUFFERED"
+    # The job's own interpreter would not survive a wrong PYTHONHOME: it is told to ignore it.
+    process = subprocess.run(
+        [sys.executable, "-E", run.folder / "job", write(run)],
+        env={
+            **run.variables,
+            "MEDARC_BACKEND": "slurm",
+            "PYTHONHOME": "/nowhere",
+            "PYTHONPATH": "/submitters/modules",
+            "VIRTUAL_ENV": "/submitters/environment",
+            "STANDIN_REPORT_NAMES": names,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode == 0, process.stdout + process.stderr
+    environment = report()["environment"]
+    assert [environment[name] for name in names.split(",")] == [
+        None,
+        None,
+        "/submitters/modules",
+        "1",
+    ]
+    assert environment["VIRTUAL_ENV"] == str(run.checkout / ".venv")
+    assert "medarc | PYTHONPATH=/submitters/modules is passed on" in process.stdout
+    assert "medarc | PYTHONHOME is set: not passed on" in process.stdout
+
+
+def write(run: Any) -> Path:
+    run.write()
+    return run.folder / "launch.json"
+
+
+def test_what_was_launched_is_written_down(run: Any, report: Any) -> None:
+    run.attempt()
+
+    launched = json.loads((run.run_dir / "configs/attempts/1/launched.json").read_text())
+    run_id = (run.folder / "run_id").read_text().strip()
+    assert launched == {
+        "command": [run.document["python"], "-m", "prime_rl.entrypoints.rl"] + run.document["arguments"],
+        "working_directory": run.document["working_directory"],
+        "gpus": [2, 5],
+        "environment": {
+            "CUDA_VISIBLE_DEVICES": "2,5",
+            "PRL_RUN_ID": run_id,
+        },
+    }
+    assert report()["environment"]["PRL_RUN_ID"] == run_id
+
+
+@pytest.mark.parametrize("name", ["it's a run", 'with "quotes"', "$(touch x) `y`", "-ünï\u20ac", "a\\b"])
+def test_paths_of_any_kind(tmp_path: Path, checkout: Path, make_run: Any, name: str) -> None:
+    run = make_run(tmp_path / name / name, checkout, tmp_path / "programs")
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+    assert (run.run_dir / "metrics.jsonl").exists()
+
+
+def test_a_checkout_of_any_kind(run: Any, tmp_path: Path) -> None:
+    from standin import make_checkout
+
+    checkout = make_checkout(tmp_path / 'it\'s "prime" rl')
+    run.document["python"] = str(checkout / ".venv/bin/python")
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+    assert shlex.quote(run.document["python"]) in finished.log
+
+
+# Restarts
+
+
+def test_a_restarted_job_resumes_and_keeps_its_run_id(run: Any, report: Any) -> None:
+    first = run.attempt(STANDIN_STEPS="1")
+    run_id = report()["environment"]["PRL_RUN_ID"]
+
+    second = run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert (first.code, second.code) == (0, 0), second.log
+    said = report()
+    assert said["argv"] == [*run.document["arguments"], "--resume"]
+    assert said["environment"]["PRL_RUN_ID"] == run_id
+    assert "Resuming from step 1" in second.log
+    metrics = (run.run_dir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [1, 2]
+    assert [(a["attempt"], a["restart_count"]) for a in run.attempts()] == [(1, 0), (2, 1)]
+
+
+def test_a_restart_before_any_checkpoint_starts_again(run: Any) -> None:
+    run.attempt(STANDIN_KILL="KILL")
+
+    second = run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert second.code == 0, second.log
+    assert "Starting from scratch" in second.log
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"config": {"resume": {"step": 1}}},
+        {"arguments": ["--resume.step", "1"]},
+        {"arguments": ["--resume"]},
+        {"entrypoint": "inference"},
+    ],
+)
+def test_a_resume_of_its_own_is_left_alone(run: Any, own: dict[str, Any]) -> None:
+    run.set_config(**own.get("config", {}))
+    run.document["arguments"] += own.get("arguments", [])
+    run.document["entrypoint"] = own.get("entrypoint", "rl")
+    run.document["rehearse"] = True
+
+    finished = run.attempt(SLURM_RESTART_COUNT="2")
+
+    assert finished.code == 0, finished.log
+    assert finished.log.split("-m prime_rl.entrypoints.rl ")[1].split() == [
+        shlex.quote(word) for word in run.document["arguments"]
+    ]
+
+
+# Ends
+
+
+@pytest.mark.parametrize("code", [1, 7, 139])
+def test_the_exit_code_is_passed_on(run: Any, code: int) -> None:
+    finished = run.attempt(STANDIN_EXIT_CODE=str(code))
+
+    assert finished.code == code
+    assert f"prime-rl ended with exit code {code} after" in finished.log
+    assert (run.attempts()[0]["exit_code"], run.attempts()[0]["reason"]) == (code, "failed")
+
+
+@pytest.mark.parametrize("name", ["KILL", "SEGV"])
+def test_a_death_by_signal_is_128_and_its_number(run: Any, name: str) -> None:
+    number = getattr(signal, f"SIG{name}")
+
+    finished = run.attempt(STANDIN_KILL=name)
+
+    assert finished.code == 128 + number
+    assert f"prime-rl was killed by SIG{name} after" in finished.log
+    assert run.attempts()[0]["reason"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR2", "SIGINT", "SIGUSR1"])
+def test_signals_are_passed_on(run: Any, until: Any, tmp_path: Path, name: str) -> None:
+    signals, gate = tmp_path / "signals", tmp_path / "gate"
+    process = run.start(STANDIN_SIGNALS=str(signals), STANDIN_WAIT_FOR=str(gate))
+    until(Path(run.variables["STANDIN_REPORT"]).exists)
+
+    process.send_signal(getattr(signal, name))
+
+    until(signals.exists)
+    gate.touch()
+    finished = run.finish(process)
+    ends = name in ("SIGTERM", "SIGINT")
+    assert finished.code == (1 if ends else 0), finished.log
+    assert signals.read_text() == f"{name}\n"
+    assert f"medarc | {name} passed on to prime-rl" in finished.log
+    (attempt,) = run.attempts()
+    assert attempt["signals"] == [name]
+    assert attempt["reason"] == ("signalled" if ends else "finished")
+
+
+def test_signals_reach_the_whole_process_group(run: Any, until: Any, tmp_path: Path) -> None:
+    run.document["python"] = str(
+        run.set_program(
+            "python",
+            f'#!/bin/sh\n[ "$1" = -c ] && exec {shlex.quote(run.document["python"])} "$@"\n'
+            f"trap 'exit 9' TERM\n"
+            f'sh -c \'trap "echo grandchild > {tmp_path}/seen; exit" TERM; '
+            f"touch {tmp_path}/ready; while :; do sleep 0.01; done' &\n"
+            "wait\nwait\n",
+        )
+    )
+    process = run.start()
+    until((tmp_path / "ready").exists)
+
+    process.terminate()
+
+    finished = run.finish(process)
+    until((tmp_path / "seen").exists)
+    assert finished.code == 9, finished.log
+
+
+def test_a_run_that_ignores_the_signal_goes_on(run: Any, until: Any, tmp_path: Path) -> None:
+    gate, signals = tmp_path / "gate", tmp_path / "signals"
+    process = run.start(STANDIN_WAIT_FOR=str(gate), STANDIN_SIGNALS=str(signals), STANDIN_ON_SIGTERM="ignore")
+    until(Path(run.variables["STANDIN_REPORT"]).exists)
+    for count in (1, 2, 3):
+        process.terminate()
+        until(lambda: signals.exists() and len(signals.read_text().split()) == count)  # noqa: B023
+
+    gate.touch()
+
+    assert run.finish(process).code == 0
+    assert run.attempts()[0]["signals"] == ["SIGTERM"] * 3
+    assert run.attempts()[0]["reason"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_signal_during_the_checks_ends_the_job(run: Any, until: Any, tmp_path: Path, name: str) -> None:
+    asked = tmp_path / "asked"
+    run.set_program("nvidia-smi", f"#!/bin/sh\ntouch {asked}\nexec sleep 600\n")
+    process = run.start()
+    until(asked.exists)
+
+    process.send_signal(getattr(signal, name))
+
+    finished = run.finish(process)
+    assert finished.code == 128 + getattr(signal, name)
+    assert f"{name} arrived before prime-rl was started" in finished.log
+    assert run.attempts()[0]["reason"] == "signalled"
+    assert not Path(run.variables["STANDIN_REPORT"]).exists()
+
+
+# Checks that fail
+
+
+def failures(finished: Any) -> list[str]:
+    return [line.removeprefix("[FAIL] ") for line in finished.lines("[FAIL]")]
+
+
+def test_without_prime_rl_and_a_gpu_all_checks_run_and_the_rest_is_said(run: Any) -> None:
+    run.document["python"] = None
+    (run.programs / "nvidia-smi").unlink()
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished) == [
+        "NVIDIA driver: no NVIDIA driver on this node: nvidia-smi was not found",
+        "prime-rl: none was found at submission",
+    ]
+    assert "hint: set PRIME_RL_DIR or give --prime-rl-dir, and submit again" in finished.log
+    assert finished.lines("[skip]") == ["[skip] environments: not asked, without prime-rl: reverse_text"]
+    assert finished.log.splitlines()[-1] == (
+        "medarc | prime-rl is not started; missing: NVIDIA driver (no NVIDIA driver on this node: "
+        "nvidia-smi was not found); prime-rl (none was found at submission)"
+    )
+    (attempt,) = run.attempts()
+    assert (attempt["exit_code"], attempt["reason"]) == (3, "checks-failed")
+    assert attempt["failed"] == [
+        "NVIDIA driver: no NVIDIA driver on this node: nvidia-smi was not found",
+        "prime-rl: none was found at submission",
+    ]
+
+
+def test_nothing_is_written_outside_configs(run: Any) -> None:
+    run.document["python"] = None
+
+    run.attempt()
+
+    assert run.outside_configs() == set()
+    assert {path.name for path in run.folder.iterdir()} == {
+        "attempts.jsonl",
+        "job",
+        "launch.json",
+        "run_id",
+    }
+
+
+def test_prime_rls_guard_passes_in_a_fresh_run_directory(run: Any) -> None:
+    (run.run_dir / "rl.sbatch").touch()
+    (run.run_dir / "job_17.log").touch()
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": ""}, "2 wanted, none allocated: CUDA_VISIBLE_DEVICES is ''"),
+        ({"CUDA_VISIBLE_DEVICES": "2"}, "2 wanted, 1 allocated: CUDA_VISIBLE_DEVICES=2"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, "GPU 0,1 is outside the allocation, which is GPU 2,5"),
+    ],
+)
+def test_a_wrong_allocation_ends_the_job(run: Any, variables: dict[str, str], text: str) -> None:
+    finished = run.attempt(**variables)
+
+    assert finished.code == 3
+    assert failures(finished) == [f"GPUs: {text}"]
+    assert not Path(run.variables["STANDIN_REPORT"]).exists()
+
+
+def test_a_driver_that_fails_is_quoted(run: Any) -> None:
+    run.set_program("nvidia-smi", "#!/bin/sh\necho Failed to initialize NVML: Unknown Error\nexit 255\n")
+
+    finished = run.attempt()
+
+    assert failures(finished) == [
+        "NVIDIA driver: nvidia-smi failed: Failed to initialize NVML: Unknown Error"
+    ]
+
+
+def test_made_up_gpus_may_be_allowed(run: Any) -> None:
+    (run.programs / "nvidia-smi").unlink()
+
+    finished = run.attempt(MEDARC_STANDIN_GPUS="1")
+
+    assert finished.code == 0, finished.log
+    assert finished.lines("[skip]") == [
+        (
+            "[skip] NVIDIA driver: no NVIDIA driver on this node: nvidia-smi was not found "
+            "(MEDARC_STANDIN_GPUS is set)"
+        )
+    ]
+
+
+def test_an_interpreter_that_is_gone(run: Any, tmp_path: Path) -> None:
+    run.document["python"] = str(tmp_path / "gone" / "python")
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished) == [f"prime-rl: its interpreter {tmp_path}/gone/python is not there"]
+
+
+def test_an_interpreter_that_hangs_is_given_up(run: Any, until: Any, tmp_path: Path) -> None:
+    hung = run.set_program("python", f"#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/pid\nwait\n")
+    run.document["python"] = str(hung)
+
+    finished = run.attempt(MEDARC_PROBE_SECONDS="0.5")
+
+    assert finished.code == 3
+    assert failures(finished) == [f"prime-rl: {hung} did not answer within 0.5 s"]
+    left = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    until(lambda: not left.exists() or ") Z " in left.read_text())
+
+
+def test_an_interpreter_that_breaks_is_quoted(run: Any) -> None:
+    broken = run.set_program("python", "#!/bin/sh\necho libpython3.12.so: not found >&2\nexit 127\n")
+    run.document["python"] = str(broken)
+
+    finished = run.attempt()
+
+    assert failures(finished) == [f"prime-rl: {broken} ended with exit code 127:"]
+    assert "libpython3.12.so: not found" in finished.log
+
+
+def test_an_interpreter_that_is_something_else(run: Any) -> None:
+    run.document["python"] = "/bin/echo"
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert "prime-rl: /bin/echo is no Python that answers" in failures(finished)[0]
+
+
+def test_an_interpreter_without_prime_rl_and_the_environment(run: Any) -> None:
+    run.document["module"] = "prime_rl.entrypoints.other"
+    run.document["environments"] = ["reverse_text", "no-such"]
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished) == [
+        f"prime-rl: {run.document['python']} finds no prime_rl.entrypoints.other",
+        "environments: prime-rl's interpreter finds no no_such",
+    ]
+
+
+def test_a_config_that_is_torn(run: Any) -> None:
+    path = Path(run.document["arguments"][1])
+    path.write_text('{"trainer": ')
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished)[0].startswith(f"config: {path} cannot be parsed: Expecting value")
+
+
+def test_a_config_that_is_gone(run: Any) -> None:
+    path = Path(run.document["arguments"][1])
+    path.unlink()
+
+    finished = run.attempt()
+
+    assert failures(finished) == [f"config: cannot read {path}: No such file or directory"]
+
+
+def test_a_config_that_would_delete_the_run_directory(run: Any) -> None:
+    run.set_config(clean=True)
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished) == [
+        "config: clean = true would delete this run directory, with this job's files and log"
+    ]
+
+
+def test_a_working_directory_that_is_not_there(run: Any) -> None:
+    run.document["working_directory"] = "/nowhere/at all"
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert failures(finished) == ["working directory: /nowhere/at all is no directory on this node"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_run_directory_that_cannot_be_written(run: Any) -> None:
+    run.write()
+    run.folder.chmod(0o500)
+    try:
+        finished = run.attempt()
+    finally:
+        run.folder.chmod(0o700)
+
+    assert finished.code == 3
+    assert failures(finished) == [f"run directory: {run.run_dir}: Permission denied"]
+
+
+def test_what_only_slows_the_run_does_not_stop_it(run: Any) -> None:
+    run.document["cpus"] = 100_000
+    run.document["memory_mib"] = 2**40
+
+    finished = run.attempt(SLURM_MEM_PER_NODE="4096", SLURM_CPUS_ON_NODE="3")
+
+    assert finished.code == 0, finished.log
+    cpus, memory = finished.lines("[warn]")
+    assert cpus.endswith("of 100000 wanted")
+    assert memory.endswith("of 1099511627776 MiB wanted")
+
+
+def test_an_unchecked_config_is_said_to_be_so(run: Any) -> None:
+    run.document["checked"] = False
+
+    finished = run.attempt()
+
+    assert finished.lines("[skip]") == [
+        "[skip] validation: prime-rl has not seen this config yet: it may refuse it"
+    ]
+
+
+# Rehearsals
+
+
+def test_a_rehearsal_starts_nothing(run: Any) -> None:
+    run.document["rehearse"] = True
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+    assert "rehearsal: everything is there" in finished.log
+    assert not Path(run.variables["STANDIN_REPORT"]).exists()
+    assert run.attempts()[0]["reason"] == "rehearsed"
+    assert run.outside_configs() == set()
+
+
+def test_a_rehearsal_of_what_would_not_start(run: Any) -> None:
+    run.document["rehearse"] = True
+    run.document["python"] = None
+
+    finished = run.attempt()
+
+    assert finished.code == 3
+    assert "the real run would not start; missing: prime-rl" in finished.log
+    assert run.attempts()[0]["reason"] == "checks-failed"
+
+
+# Secrets
+
+
+def test_secrets_are_never_shown(run: Any) -> None:
+    secret = "hf_0123456789secret"
+    run.document["expected_variables"] = ["HF_TOKEN", "WANDB_API_KEY"]
+    broken = run.set_program("python", '#!/bin/sh\necho "cannot log in as $HF_TOKEN"\nexit 1\n')
+    run.document["python"] = str(broken)
+
+    finished = run.attempt(HF_TOKEN=secret)
+
+    assert "not passed to the job: WANDB_API_KEY" in finished.log
+    assert "cannot log in as ***" in finished.log
+    assert secret not in finished.log
+    kept = [path for path in run.run_dir.rglob("*") if path.is_file()]
+    assert [path for path in kept if secret.encode() in path.read_bytes()] == []
+
+
+def test_promised_variables_that_came_are_named(run: Any) -> None:
+    run.document["expected_variables"] = ["HF_TOKEN"]
+
+    finished = run.attempt(HF_TOKEN="hf_0123456789secret")
+
+    assert "[ ok ] variables: HF_TOKEN" in finished.log
+    assert "hf_0123456789secret" not in finished.log
+
+
+# launch.json
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read"),
+        ('{"format": 1, "na', "is not whole"),
+        ("[]", "has format None; this job code reads format 1"),
+        ('{"format": 2}', "has format 2; this job code reads format 1"),
+        ('{"format": 1}', "lacks the field 'gpus'"),
+        ('{"format": 1, "gpus": {}, "name": 1}', "lacks the field 'entrypoint'"),
+        (
+            '{"format": 1, "gpus": {}, "run_dir": 7, "name": "", "entrypoint": ""}',
+            "holds a value of a wrong kind",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_used(run: Any, text: str, message: str) -> None:
+    process = subprocess.run(
+        [sys.executable, run.folder / "job", run.folder / "other.json"]
+        if text is None
+        else [sys.executable, run.folder / "job", put(run.folder / "other.json", text)],
+        env=run.variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode == 3
+    assert message in process.stdout
+    assert "medarc | hint: " in process.stdout
+    assert process.stderr == ""
+
+
+def put(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_torn_line_of_an_earlier_attempt_swallows_nothing(run: Any) -> None:
+    run.document["rehearse"] = True
+    (run.folder / "attempts.jsonl").write_text('{"attempt": 1, "jo')
+
+    run.attempt()
+
+    lines = (run.folder / "attempts.jsonl").read_text().splitlines()
+    assert lines[0] == '{"attempt": 1, "jo'
+    assert json.loads(lines[1])["reason"] == "rehearsed"
+
+
+# What the frozen code may need
+
+
+def test_the_job_code_needs_the_standard_library_alone() -> None:
+    folder = Path(medarc_plugin.job.__file__).parent
+    imported = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+
+    assert imported <= sys.stdlib_module_names
+
+
+def test_its_own_start_is_quick(run: Any) -> None:
+    run.document["rehearse"] = True
+    run.document["python"] = None
+    run.write()
+    script = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)\n"
+    )
+
+    seconds, kibibytes = map(
+        float,
+        subprocess.run(
+            [sys.executable, "-c", script, sys.executable, run.folder / "job", write(run)],
+            env=run.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout.split(),
+    )
+
+    assert seconds < 0.5
+    assert kibibytes < 40 * 1024

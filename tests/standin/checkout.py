@@ -1,0 +1,102 @@
+"""Builds a folder that looks, and answers, like a prime-rl checkout with its own environment."""
+
+import importlib.metadata
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+STANDIN = Path(__file__).resolve().parent
+
+# What the stand-in's configs need, linked one by one: whatever else the tests' own environment
+# holds (verifiers, this project) must not be importable there.
+DISTRIBUTIONS = (
+    "annotated-types",
+    "prime-pydantic-config",
+    "pydantic",
+    "pydantic-core",
+    "tomli",
+    "typing-extensions",
+    "typing-inspection",
+)
+
+PLAYED = {"rl": "rl", "sft": "sft", "inference": "inference"}
+NAMED = ("trainer", "orchestrator", "env-server", "evals", "torchrun")
+
+ENVIRONMENT = '"""A stand-in environment: found by name, not run."""\n'
+
+# The interpreter is looked for beside the script, so that no path is written into it.
+SCRIPT = """#!/bin/sh
+'''exec' "$(dirname -- "$(realpath -- "$0")")"/python "$0" "$@"
+' '''
+import sys
+from prime_rl.entrypoints.{module} import main
+sys.exit(main())
+"""
+
+REFUSAL = """#!/bin/sh
+echo "stand-in: {name} is not played" >&2
+exit 69
+"""
+
+
+def make_checkout(
+    path: Path, *, environments: Iterable[str] = ("reverse_text",), python: Path | None = None
+) -> Path:
+    """Make a stand-in checkout and return its path.
+
+    Args:
+        path: the folder to make; created with its parents.
+        environments: modules of environments that its interpreter shall find.
+        python: interpreter behind `.venv/bin/python`; the running one when not given.
+    """
+    base = Path(python or getattr(sys, "_base_executable", sys.executable)).resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / "pyproject.toml", '[project]\nname = "prime-rl"\nversion = "0.8.1.dev67"\n')
+    configs = path / "packages" / "prime-rl-configs"
+    _write(
+        configs / "pyproject.toml",
+        '[project]\nname = "prime-rl-configs"\nversion = "0.8.1.dev67"\n',
+    )
+    source = path / "src"
+    source.mkdir()
+    (source / "prime_rl").symlink_to(STANDIN / "prime_rl", target_is_directory=True)
+
+    venv = path / ".venv"
+    _write(
+        venv / "pyvenv.cfg",
+        f"home = {base.parent}\ninclude-system-site-packages = false\n"
+        f"version = {'.'.join(map(str, sys.version_info[:3]))}\n",
+    )
+    binaries = venv / "bin"
+    binaries.mkdir()
+    (binaries / "python").symlink_to(base)
+    (binaries / "python3").symlink_to("python")
+    for name, module in PLAYED.items():
+        _write(binaries / name, SCRIPT.format(module=module), mode=0o755)
+    for name in NAMED:
+        _write(binaries / name, REFUSAL.format(name=shlex.quote(name)), mode=0o755)
+
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site_packages = venv / "lib" / version / "site-packages"
+    site_packages.mkdir(parents=True)
+    _write(site_packages / "standin.pth", f"{source.resolve()}\n")
+    for name in DISTRIBUTIONS:
+        for entry in _entries(name):
+            (site_packages / entry.name).symlink_to(entry)
+    for name in environments:
+        _write(site_packages / name / "__init__.py", ENVIRONMENT)
+    return path
+
+
+def _entries(name: str) -> set[Path]:
+    """What a distribution put directly into its site-packages."""
+    distribution = importlib.metadata.distribution(name)
+    tops = {file.parts[0] for file in distribution.files or ()}
+    return {Path(str(distribution.locate_file(top))) for top in tops - {"..", "__pycache__"}}
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)

@@ -1,0 +1,38 @@
+"""`rl`: guard, configs, GPUs, run."""
+
+from urllib.parse import urlparse
+
+from prime_rl.configs.rl import RLConfig
+from prime_rl.standin import claim_gpus, find_commands, prepare, say, train, write_configs
+from prime_rl.utils.config import cli
+
+
+def rl(config: RLConfig) -> None:
+    prepare(config)
+    write_configs(config, ("trainer", "orchestrator", "inference"))
+    if config.dry_run:
+        say("Dry run complete.")
+        return
+    inference = config.inference
+    gpus = claim_gpus(
+        config.deployment.num_train_gpus + (config.deployment.num_infer_gpus if inference else 0)
+    )
+    if inference is not None:
+        client_port = urlparse(config.orchestrator.model.client.base_url).port
+        if client_port != inference.server.port:
+            raise ValueError(
+                f"orchestrator.model.client.base_url port ({client_port}) does not match "
+                f"inference.server.port ({inference.server.port}). Update the base_url to use port "
+                f"{inference.server.port} to match the inference server."
+            )
+    started = ("inference",) if inference is not None else ()
+    commands = find_commands((*started, "env-server", "orchestrator", "torchrun"))
+    train(config, gpus, commands)
+
+
+def main() -> None:
+    rl(cli(RLConfig))
+
+
+if __name__ == "__main__":
+    main()

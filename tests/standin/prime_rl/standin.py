@@ -1,0 +1,208 @@
+"""How the stand-in plays a run, and the switches that make it misbehave.
+
+A test sets them in the environment: what is not among `SWITCHES` is refused.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prime_rl.utils.config import dump_resolved_config
+from prime_rl.utils.pathing import (
+    create_attempt_log_dir,
+    get_ckpt_dir,
+    get_config_dir,
+    latest_checkpoint,
+    validate_run_dir,
+)
+
+SWITCHES = {
+    "STANDIN_REPORT": "write argv, variables and GPU ids to this file (JSON), before any waiting",
+    "STANDIN_REPORT_NAMES": "further variables for the report, separated by commas",
+    "STANDIN_SIGNALS": "append the name of each signal received to this file",
+    "STANDIN_WAIT_FOR": "train only when this file exists",
+    "STANDIN_ON_SIGTERM": "exit (default, as prime-rl does: code 1), ignore, or die of it",
+    "STANDIN_EXIT_CODE": "end with this code, after training",
+    "STANDIN_KILL": "end by this signal (a name such as KILL) instead of training",
+    "STANDIN_STEPS": "train this many steps instead of max_steps",
+}
+
+REPORTED = ("CUDA_VISIBLE_DEVICES", "PATH", "PRL_RUN_ID", "PRL_RUN_NAME", "VIRTUAL_ENV")
+
+WATCHED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+def switch(name: str) -> str | None:
+    if name not in SWITCHES:
+        raise KeyError(name)
+    return os.environ.get(name)
+
+
+def refuse_unknown_switches() -> None:
+    unknown = sorted(n for n in os.environ if n.startswith("STANDIN_") and n not in SWITCHES)
+    if unknown:
+        sys.exit(f"stand-in: unknown switches {unknown}; there are {sorted(SWITCHES)}")
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"stand-in | {text}\n")
+    sys.stderr.flush()
+
+
+def visible_gpus() -> list[int]:
+    """The GPU ids that prime-rl would use: integers only, as there."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        sys.exit("stand-in: CUDA_VISIBLE_DEVICES is unset, and there is no NVML to count GPUs with")
+    return [int(token.strip()) for token in visible.split(",") if token.strip()]
+
+
+def claim_gpus(wanted: int) -> list[int]:
+    ids = visible_gpus()
+    if wanted > len(ids):
+        raise ValueError(
+            f"Requested {wanted} GPUs via deployment settings, but only {len(ids)} physical GPU(s) "
+            f"are available: {ids}"
+        )
+    return ids[:wanted]
+
+
+def find_commands(names: tuple[str, ...]) -> dict[str, str]:
+    """Where PATH leads to, for the components that prime-rl starts by name."""
+    found = {}
+    for name in names:
+        path = shutil.which(name)
+        if path is None:
+            raise FileNotFoundError(2, "No such file or directory", name)
+        found[name] = path
+    return found
+
+
+def prepare(config: Any) -> None:
+    """Name the run and guard its directory, as both entry points do."""
+    refuse_unknown_switches()
+    if config.slurm is not None:
+        sys.exit("stand-in: prime-rl's own [slurm] backend is not played")
+    if config.deployment.type != "single_node":
+        sys.exit("stand-in: only a single node is played")
+    os.environ.setdefault("PRL_RUN_ID", os.urandom(16).hex())
+    os.environ["PRL_RUN_NAME"] = config.run.name
+    validate_run_dir(
+        config.run_dir,
+        output_dir=config.output_dir,
+        resuming=config.resume is not None,
+        clean=config.clean and not os.environ.get("NEVER_CLEAN"),
+        ckpt_output_dir=config.ckpt.output_dir if config.ckpt else None,
+    )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def write_configs(config: Any, names: tuple[str, ...], own: str | None = None) -> None:
+    folder = get_config_dir(config.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = {name: getattr(config, name) for name in names}
+    if own is not None:
+        blocks[own] = config
+    for name, block in blocks.items():
+        if block is not None:
+            text = json.dumps(dump_resolved_config(block), indent=2)
+            (folder / f"{name}.json").write_text(text)
+
+
+class Signals:
+    """Notes every signal; ends the run on SIGTERM unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.mode = switch("STANDIN_ON_SIGTERM") or "exit"
+        if self.mode not in ("exit", "ignore", "die"):
+            sys.exit(f"stand-in: STANDIN_ON_SIGTERM is exit, ignore or die, not {self.mode!r}")
+        for name in WATCHED:
+            signal.signal(getattr(signal, name), self.receive)
+
+    def receive(self, number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        log = switch("STANDIN_SIGNALS")
+        if log:
+            with Path(log).open("a") as file:
+                file.write(f"{name}\n")
+        say(f"received {name}")
+        if name == "SIGTERM" and self.mode == "die":
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if name == "SIGINT" or (name == "SIGTERM" and self.mode == "exit"):
+            sys.exit(1)
+
+
+def report(gpus: list[int], commands: dict[str, str]) -> None:
+    target = switch("STANDIN_REPORT")
+    if not target:
+        return
+    names = (*REPORTED, *filter(None, (switch("STANDIN_REPORT_NAMES") or "").split(",")))
+    document = {
+        "argv": sys.argv[1:],
+        "executable": sys.executable,
+        "prefix": sys.prefix,
+        "working_directory": str(Path.cwd()),
+        "process": os.getpid(),
+        "process_group": os.getpgrp(),
+        "environment": {name: os.environ.get(name) for name in names},
+        "gpus": gpus,
+        "commands": commands,
+    }
+    # Written whole: who waits for the file may read it at once.
+    draft = Path(f"{target}.draft")
+    draft.write_text(json.dumps(document))
+    draft.replace(target)
+
+
+def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
+    """Play the run: an attempt's log, a metrics line a step, a checkpoint where one is due."""
+    log = create_attempt_log_dir(config.run_dir) / "trainer.log"
+    Signals()
+    report(gpus, commands)
+    wait_for = switch("STANDIN_WAIT_FOR")
+    while wait_for and not Path(wait_for).exists():
+        time.sleep(0.01)
+    kill = switch("STANDIN_KILL")
+    if kill:
+        number = getattr(signal, f"SIG{kill}")
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    steps = int(switch("STANDIN_STEPS") or config.max_steps or 1)
+    take_steps(config, steps, log)
+    code = int(switch("STANDIN_EXIT_CODE") or 0)
+    if code:
+        say(f"ending with exit code {code}")
+        sys.exit(code)
+    say("Training finished!")
+
+
+def take_steps(config: Any, steps: int, log: Path) -> None:
+    ckpt_base = (config.ckpt.output_dir if config.ckpt else None) or config.run_dir
+    done = resumed_step(config, ckpt_base)
+    interval = config.ckpt.interval if config.ckpt else None
+    with log.open("w") as log_file, (config.run_dir / "metrics.jsonl").open("a") as metrics:
+        for step in range(done + 1, steps + 1):
+            metrics.write(json.dumps({"step": step, "time": time.time(), "loss": 1 / step}) + "\n")
+            log_file.write(f"step {step}\n")
+            if config.ckpt and (step == steps or (interval and step % interval == 0)):
+                (get_ckpt_dir(ckpt_base) / f"step_{step}").mkdir(parents=True, exist_ok=True)
+
+
+def resumed_step(config: Any, ckpt_base: Path) -> int:
+    if config.resume is None:
+        return 0
+    if config.resume.dir is not None:
+        return int(config.resume.dir.name.removeprefix("step_"))
+    step = config.resume.step or latest_checkpoint(ckpt_base)
+    if step is None:
+        say(f"No checkpoints found in {get_ckpt_dir(ckpt_base)}. Starting from scratch.")
+        return 0
+    say(f"Resuming from step {step}")
+    return step
