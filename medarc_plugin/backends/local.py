@@ -18,7 +18,7 @@ from medarc_plugin.models import (
     Submission,
     TextFile,
 )
-from medarc_plugin.process import run_attached
+from medarc_plugin.process import run, run_attached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ class LocalBackend:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         code = run_attached(
             self.command(plan),
-            env={**os.environ, **plan.launch.environment, **secrets},
+            env={**os.environ, **visible_gpus(plan), **plan.launch.environment, **secrets},
             cwd=plan.launch.working_directory,
         )
         return Submission(
@@ -85,6 +85,22 @@ class LocalBackend:
             f"run {submission.job_id} is in the foreground of its terminal",
             hint="press Ctrl-C there",
         )
+
+
+def visible_gpus(plan: JobPlan) -> dict[str, str]:
+    """Take as many of the visible GPUs as the run wants, the first ones.
+
+    Without CUDA_VISIBLE_DEVICES these are the GPUs that nvidia-smi lists. Where there are too few, the
+    variable is left as it is, and the job code says what is missing.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        listed = run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], timeout=30)
+        ids = listed.stdout.split() if listed.ok else []
+    else:
+        ids = [item.strip() for item in given.split(",") if item.strip()]
+    wanted = plan.allocation.gpus
+    return {"CUDA_VISIBLE_DEVICES": ",".join(ids[:wanted])} if len(ids) >= wanted else {}
 
 
 @hookimpl

@@ -117,10 +117,16 @@ def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
     Raises:
         HostError: prime-rl is not there, or its interpreter cannot be run.
     """
-    from medarc_plugin.errors import HostBrokenError
+    from medarc_plugin.errors import HostBrokenError, HostNotFoundError
     from medarc_plugin.host import locate, passthrough
 
-    host = locate.require(locate.locate(None))
+    host = locate.locate(None)
+    if host is None:
+        raise HostNotFoundError(
+            f"`{entrypoint}` without --backend is prime-rl's own command, and prime-rl was not found: "
+            "looked at PRIME_RL_DIR, ./prime-rl and this Python environment",
+            hint=f"add --backend slurm, or get prime-rl: {locate.GET_PRIME_RL}",
+        )
     command, environment = passthrough.command(host, entrypoint, argv)
     sys.stdout.flush()
     try:

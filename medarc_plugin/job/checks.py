@@ -114,7 +114,7 @@ def check_cpus(subject: Subject) -> Iterator[Check]:
     """At least the CPUs that were planned with; fewer only make the run slow."""
     node, wanted = subject.node, subject.launch.cpus
     available = min(node.affinity, node.cpus or node.affinity)
-    text = f"{available} of {wanted} wanted"
+    text = f"{available} of {wanted} wanted" if wanted else f"{available}, none in particular wanted"
     if available < wanted:
         hint = "the run starts, and may wait for data: ask for more with --cpus-per-gpu"
         yield Check("CPUs", WARN, text, hint)
