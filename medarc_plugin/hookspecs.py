@@ -93,9 +93,9 @@ def medarc_submitted(submission: Submission, plan: JobPlan) -> None:
 
 HOOKS = (
     medarc_register_backends,
-    medarc_template_dirs,
-    medarc_preflight,
     medarc_job_environment,
+    medarc_preflight,
+    medarc_template_dirs,
     medarc_submitted,
 )
 """Every hook, in the order in which a launch calls them."""

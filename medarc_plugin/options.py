@@ -55,7 +55,9 @@ _TIME = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SBATCH_KEY = re.compile(r"[a-z][a-z0-9-]*")
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|(^|_)KEY$|AUTH", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|(^|_)KEY$|AUTH(?!OR)", re.IGNORECASE
+)
 
 
 def _time(value: object) -> object:
@@ -195,7 +197,7 @@ class SlurmOptions(BaseModel):
     """Reservation to run in."""
 
     nodelist: Annotated[str | None, Knob(flags=("-w",), metavar="NODES", sbatch="nodelist")] = None
-    """The node to run on, or several of which SLURM takes one."""
+    """The node to run on. A list would ask for all of them, which SLURM refuses a run on one node."""
 
     exclude: Annotated[str | None, Knob(flags=("-x",), metavar="NODES", sbatch="exclude")] = None
     """Nodes to stay away from."""

@@ -52,15 +52,17 @@ class LocalBackend:
         return planning.run_file_texts(plan)
 
     def command(self, plan: JobPlan) -> tuple[str, ...]:
-        """The job code with its plan."""
-        return planning.job_command(plan)
+        """The job code with its plan, in the environment that a script would export."""
+        values = {**visible_gpus(plan), **plan.launch.environment}
+        prefix = ["env", *(f"{name}={value}" for name, value in values.items())] if values else []
+        return (*prefix, *planning.job_command(plan))
 
     def submit(self, plan: JobPlan, secrets: Mapping[str, str]) -> Submission:
         """Run to the end and report the exit code."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         code = run_attached(
             self.command(plan),
-            env={**os.environ, **visible_gpus(plan), **plan.launch.environment, **secrets},
+            env={**os.environ, **secrets},
             cwd=plan.launch.working_directory,
         )
         return Submission(

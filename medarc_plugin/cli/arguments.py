@@ -51,8 +51,6 @@ PASSED_ON = "--resume"
 _SHARED = frozenset({"--clean", "--dry-run"})
 """Switches that are fields of prime-rl's config too: turned off, they also overrule the config file."""
 
-_NEGATED = frozenset(f"--no-{name[2:]}" for name in _SHARED)
-
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -115,21 +113,13 @@ def parse(arguments: Sequence[str]) -> Parsed:
         if token == "--":
             parsed.passed += tokens
             break
-        name, equals, value = token.partition("=")
-        name = SHORT.get(name, _known(name, spellings))
-        attached = value if equals else None
-        negated = f"--{name.removeprefix('--no-')}" if name.startswith("--no-") else None
+        name, attached = _flag_in(token, spellings)
         if name in VALUE_FLAGS:
             parsed.launch[name] = _value(name, attached, tokens)
         elif name in SWITCHES:
             _take_switch(parsed, name, attached, tokens)
-        elif negated in _SHARED and not equals:
-            parsed.switches.discard(negated)
-            parsed.denied.add(negated)
         elif name in spellings:
             _take_option(parsed, spellings[name], name, attached, tokens)
-        elif negated in spellings and is_switch(spellings[negated]) and not equals:
-            parsed.options[spellings[negated]] = False
         elif name.startswith("--slurm."):
             raise _unknown_option(name, spellings)
         elif token.startswith("-") or parsed.passed or token == "@":
@@ -142,11 +132,23 @@ def parse(arguments: Sequence[str]) -> Parsed:
     return parsed
 
 
-def _known(name: str, spellings: Mapping[str, str]) -> str:
-    """Spell a flag of ours with dashes: what is `--dry-run` to prime-rl as `--dry_run` is so to us."""
+def _flag_in(token: str, spellings: Mapping[str, str]) -> tuple[str, str | None]:
+    """Take a token apart into a flag, in the one spelling that `parse` knows, and its value.
+
+    prime-rl takes `--dry_run` for `--dry-run`, so both are ours; `--no-clean` is `--clean=false`.
+    """
+    name, equals, value = token.partition("=")
+    name, attached = SHORT.get(name, name), value if equals else None
+    if not name.startswith("--"):
+        return name, attached
     dashed = name.replace("_", "-")
-    ours = dashed in VALUE_FLAGS or dashed in SWITCHES or dashed in spellings or dashed in _NEGATED
-    return dashed if name.startswith("--") and ours else name
+    if dashed in VALUE_FLAGS or dashed in SWITCHES or dashed in spellings:
+        return dashed, attached
+    positive = f"--{dashed.removeprefix('--no-')}"
+    off = positive in _SHARED or (positive in spellings and is_switch(spellings[positive]))
+    if dashed != positive and off and attached is None:
+        return positive, "false"
+    return name, attached
 
 
 def request_from(

@@ -81,9 +81,12 @@ def carry_out(request: Request) -> int:
     _warn_of_ignored_variables()
     prepared = launch.prepare(request)
     output.show_plan(prepared)
+    if not prepared.plan.resolved.checked:
+        _warn_of_near_misses(request)
     if request.dry_run or prepared.plan.resolved.dry_run:
         launch.write(prepared)
-        output.say("dry run: the files are written, nothing is submitted; this submits them:")
+        doing = "starts" if request.backend == "local" else "submits"
+        output.say(f"dry run: the files are written, nothing is started; this {doing} the run:")
         output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
         return 0
     secrets = launch.gather_secrets(prepared.plan)
@@ -136,6 +139,19 @@ def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
             f"prime-rl's interpreter {command[0]} cannot be run: {error.strerror}",
             hint=locate.GET_PRIME_RL,
         ) from None
+
+
+def _warn_of_near_misses(request: Request) -> None:
+    """Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own."""
+    import difflib
+
+    ours = [*arguments.option_flags(), *arguments.VALUE_FLAGS, *arguments.SWITCHES]
+    for token in request.arguments:
+        name = token.partition("=")[0]
+        if name.startswith("--") and "." not in name:
+            near = difflib.get_close_matches(name, ours, n=1, cutoff=0.8)
+            if near:
+                output.warn(f"{name} goes to prime-rl as an override of its config; did you mean {near[0]}?")
 
 
 def _warn_of_ignored_variables() -> None:

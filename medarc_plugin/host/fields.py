@@ -78,6 +78,9 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
 LAUNCHER_FIELDS = ("slurm", "dry_run", "clean")
 """Fields that a resolved config leaves out, as prime-rl's own launcher does."""
 
+DEFAULT_OUTPUT_DIR = "outputs"
+"""prime-rl's own default for `output_dir`."""
+
 SHARED_GPU_MEMORY = 0.3
 """vLLM's share of a GPU that it shares with the trainer, when the config names none. Seen to work on
 an H200 with small models; prime-rl's own default of 0.9 leaves the trainer nothing."""
@@ -248,7 +251,7 @@ def facts(document: Document, entrypoint: str) -> Document:
     """
     per_node = _count(document, "deployment.gpus_per_node", 8)
     found: Document = {
-        "output_dir": get(document, "output_dir") or "outputs",
+        "output_dir": get(document, "output_dir") or DEFAULT_OUTPUT_DIR,
         "run_dir_name": get(document, "run.dir") or get(document, "run.name"),
         "gpus_per_node": per_node,
         "clean": _true(document, "clean"),

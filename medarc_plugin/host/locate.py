@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GET_PRIME_RL = (
     "clone https://github.com/PrimeIntellect-ai/prime-rl, run `git submodule update --init` and "
-    "`uv sync --all-extras` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
+    "`uv sync --all-extras --all-packages` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
 )
 
 

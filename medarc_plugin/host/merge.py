@@ -7,6 +7,7 @@ itself refuses.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import UsageError
@@ -82,5 +83,9 @@ def _load(arguments: list[str]) -> dict[str, Any]:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"a config file is not UTF-8 text: {error}") from None
+    except (AttributeError, TypeError):
+        # The library takes a file's content for a table without looking.
+        files = [after for token, after in itertools.pairwise(arguments) if token == "@"]
+        raise UsageError(f"a config file holds something that is not a table: {', '.join(files)}") from None
     document: dict[str, Any] = merged.model_dump()
     return document

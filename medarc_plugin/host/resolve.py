@@ -164,8 +164,8 @@ def _raise_for(answer: dict[str, Any], host: Host) -> None:
     if kind == "missing-module":
         raise HostBrokenError(
             f"prime-rl's environment lacks the module {answer['missing']!r}: {answer['message']}",
-            hint=f"install it there: uv pip install --python {host.python} PACKAGE; "
-            f"an environment's package is named like its id",
+            hint="`uv sync --all-extras --all-packages` in prime-rl's checkout installs the environments "
+            f"that it ships; another one: `uv pip install --no-deps --python {host.python} FOLDER`",
         )
     if kind == "broken":
         missing = answer.get("missing")
@@ -229,14 +229,14 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
     if request.run_dir is not None:
         run_dir = request.run_dir
     elif request.entrypoint == "inference":
+        # prime-rl's default is the folder above everybody's runs, not one to lay a run in.
+        if found["output_dir"] == fields.DEFAULT_OUTPUT_DIR:
+            raise _nowhere()
         run_dir = Path(found["output_dir"])
     elif found["run_dir_name"]:
         run_dir = Path(found["output_dir"]) / found["run_dir_name"]
     else:
-        raise UsageError(
-            "where should the run go? Neither --output-dir nor run.name is given",
-            hint="--output-dir DIR names the run directory",
-        )
+        raise _nowhere()
     return Resolved(
         entrypoint=request.entrypoint,
         # A relative output_dir is one of the config's paths, which mean what they mean in the job.
@@ -257,4 +257,11 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         checked=answer["shape"] != UNCHECKED,
         warnings=tuple(answer["warnings"]),
         host=host,
+    )
+
+
+def _nowhere() -> UsageError:
+    return UsageError(
+        "where should the run go? Neither the command line nor the config says so",
+        hint="--output-dir DIR names the run directory",
     )

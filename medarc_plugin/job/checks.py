@@ -212,12 +212,12 @@ def check_environments(subject: Subject) -> Iterator[Check]:
         return
     missing = [name for name, there in found.items() if not there]
     if missing:
-        packages = " ".join(name.replace("_", "-") for name in missing)
         yield Check(
             "environments",
             FAIL,
             f"prime-rl's interpreter finds no {', '.join(missing)}",
-            f"install it there: `uv pip install --python {subject.launch.python} {packages}`",
+            "`uv sync --all-extras --all-packages` in prime-rl's checkout installs those it ships; another "
+            f"one: `uv pip install --no-deps --python {subject.launch.python} FOLDER`",
         )
     else:
         yield Check("environments", OK, ", ".join(found))

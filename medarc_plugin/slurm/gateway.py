@@ -57,11 +57,15 @@ _HINTS = (
         "the controller does not answer: `scontrol ping` says when it is back; then submit the script",
     ),
     (
-        r"Could not establish a configuration source|fetch_config|no slurm.conf|Unable to open",
+        (
+            r"Could not establish a configuration source|fetch_config|no slurm.conf|"
+            r"ClusterName needs to be|Unable to process configuration|Unable to open|cannot stat"
+        ),
         "this machine is not set up for a SLURM cluster: submit from a login node, or try --sandbox",
     ),
     (r"Invalid feature", "`sinfo -o '%n %f'` lists the nodes' features for --constraint"),
     (r"reservation is invalid|reservation", "`scontrol show reservation` lists them"),
+    (r"invalid number of nodes", "a run lives on one node: name one node with --nodelist"),
     (r"Invalid node name", "`sinfo -N` lists the nodes for --nodelist and --exclude"),
     (r"Job dependency problem", "check the job ids in --dependency"),
     (r"[Uu]nrecognized option", "this SLURM does not know an option of --sbatch-arg"),
@@ -155,7 +159,8 @@ def job_state(job_id: str, cluster: str | None = None, token: str | None = None)
     )
     if done.ok and "JobState=" in done.stdout:
         found = _fields(done.stdout)
-        if token and found.get("Comment") is not None and token not in found["Comment"]:
+        # In the whole text, since a comment may hold words that read like further fields.
+        if token and "Comment" in found and token not in done.stdout:
             return JobState(GONE)
         return JobState(found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList"))
     if "Invalid job id" not in done.stderr:
