@@ -171,7 +171,7 @@ def _refuse_to_delete_what_goes_on(request: Request, resolved: Resolved) -> None
     if (request.clean or resolved.clean) and (request.resume or resolved.resume):
         raise UsageError(
             "clean and resume contradict each other: one deletes what the other goes on with",
-            hint="the config may hold one of them: --no-clean or --resume None overrules it",
+            hint="the config may hold one of them: --no-clean or --no-resume overrules it",
         )
 
 

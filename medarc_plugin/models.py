@@ -131,6 +131,8 @@ class Resolved:
         checked: Whether prime-rl's own parser accepted it.
         warnings: What prime-rl's validators warned about.
         host: The prime-rl that resolved it, when there was one.
+        ports: Services and the fields that hold their ports, as `host.fields.ports` lists them; `None`
+            leaves them as the config has them.
     """
 
     entrypoint: Entrypoint
@@ -151,6 +153,7 @@ class Resolved:
     checked: bool
     warnings: tuple[str, ...]
     host: Host | None
+    ports: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         },
         "cpus": plan.allocation.cpus,
         "memory_mib": megabytes(plan.allocation.memory) if plan.allocation.memory else None,
+        "ports": resolved.ports,
         "expected_variables": list(plan.launch.passed),
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,

@@ -97,6 +97,7 @@ def options(context: typer.Context) -> None:
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from medarc_plugin import launch, profiles
     from medarc_plugin.options import flag
@@ -111,8 +112,9 @@ def options(context: typer.Context) -> None:
         value = getattr(settled.options, name)
         table.add_row(
             flag(name),
-            _shown(value),
-            source,
+            # As text: rich would read `[slurm]` and `node[1-4]` as markup.
+            Text(_shown(value)),
+            Text(source),
             style=None if source != profiles.BUILT_IN else "dim",
         )
     Console().print(table)

@@ -184,9 +184,7 @@ def request_from(
             "which config? None is given",
             hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
         )
-    resume = any(
-        token == PASSED_ON or token.startswith((f"{PASSED_ON}.", f"{PASSED_ON}=")) for token in passed
-    )
+    resume = _resumes(passed)
     if resume and "--clean" in parsed.switches:
         raise UsageError(
             "--resume and --clean contradict each other: one goes on with what the other deletes"
@@ -205,6 +203,18 @@ def request_from(
         rehearse="--rehearse" in parsed.switches,
         sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
     )
+
+
+def _resumes(passed: Sequence[str]) -> bool:
+    """Whether the last word on resuming is that the run does; `--no-resume` takes it back."""
+    resume = False
+    for token in passed:
+        name = token.partition("=")[0]
+        if name == PASSED_ON or name.startswith(f"{PASSED_ON}."):
+            resume = True
+        elif name == f"--no-{PASSED_ON[2:]}":
+            resume = False
+    return resume
 
 
 def _value(name: str, attached: str | None, tokens: list[str]) -> str:

@@ -333,3 +333,64 @@ def _share(document: Document, path: str) -> float | None:
 
 def _true(document: Document, path: str) -> bool:
     return str(get(document, path)).lower() == "true"
+
+
+ROUTER_METRICS = 21_000
+"""prime-rl's router puts its Prometheus port this far above the server's."""
+
+
+def ports(document: Document, entrypoint: str) -> Document | None:
+    """List the services of a run that listen on ports, and every field that holds one of them.
+
+    The resolved config pins each port in several places, so that changing one leaves the rest stale.
+    A server that a person addresses, `inference`, keeps the port that its config names.
+
+    Args:
+        document: A resolved config of shape `main`.
+        entrypoint: `rl`, `sft` or `inference`.
+
+    Returns:
+        `size`, the ports of a block; `above`, distances above the server's port that must be free as
+        well; `slots`, with the `offset` of a service in the block and the `paths` of its fields, where
+        `[*]` is every element of a list. `None` when nothing is to be changed.
+    """
+    if entrypoint == "inference":
+        return None
+    client = "orchestrator.model.client" if entrypoint == "rl" else "eval.client"
+    base = "orchestrator" if entrypoint == "rl" else "eval"
+    slots: list[Document] = []
+
+    def add(*paths: str, count: int = 1) -> None:
+        offset = 1 + sum(slot["count"] for slot in slots)
+        slots.append({"offset": offset, "count": count, "paths": list(paths)})
+
+    serves = isinstance(document.get("inference"), dict)
+    if serves:
+        # First, so that the router's metrics lie a fixed distance above the block's second port.
+        add("inference.server.port", f"{client}.base_url")
+        add("inference.backend_port", f"{client}.admin_base_url[*]")
+        add("inference.vllm.data_parallel_rpc_port")
+    owners = ("", "trainer.", "orchestrator.") if entrypoint == "rl" else ("",)
+    if get(document, "weight_broadcast.type") not in (None, "filesystem"):
+        add(*(f"{owner}weight_broadcast.port" for owner in owners))
+    if get(document, "rollout_transport.type") == "zmq":
+        # The next port is the channel on which trainers report that they are ready.
+        add(*(f"{owner}rollout_transport.port" for owner in owners), count=2)
+    if get(document, "trainer.metrics_server.port") is not None:
+        add("trainer.metrics_server.port")
+    servers = sum(len(get(document, path) or []) for path in _SOURCES[entrypoint])
+    if servers:
+        add(f"{base}.env_server_base_port", count=servers)
+    if not slots:
+        return None
+    return {
+        "size": 1 + sum(slot["count"] for slot in slots),
+        "above": [ROUTER_METRICS] if serves else [],
+        "slots": [{"offset": slot["offset"], "paths": slot["paths"]} for slot in slots],
+    }
+
+
+_SOURCES = {
+    "rl": ("orchestrator.train.source", "orchestrator.eval.source"),
+    "sft": ("eval.source",),
+}

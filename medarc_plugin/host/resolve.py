@@ -257,6 +257,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         checked=answer["shape"] != UNCHECKED,
         warnings=tuple(answer["warnings"]),
         host=host,
+        ports=found.get("ports"),
     )
 
 

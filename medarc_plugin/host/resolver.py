@@ -60,8 +60,9 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
         config_class = getattr(importlib.import_module(module), name)
         from pydantic_config import ConfigFileError, cli
     except Exception as error:
-        missing = getattr(error, "name", None)
-        return {"kind": "broken", "message": traceback.format_exc(), "missing": missing}
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        return {"kind": "broken", "message": message, "missing": getattr(error, "name", None)}
 
     shape, missing = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
     if shape is None:
@@ -111,6 +112,7 @@ def describe(
     except fields.FieldError as error:
         return {"kind": "contradiction", "message": error.message, "hint": error.hint}
     facts |= {name: str(written.get(name)).lower() == "true" for name in ("clean", "dry_run")}
+    facts["ports"] = fields.ports(document, entrypoint)
     return {
         "kind": "resolved",
         "shape": shape,

@@ -59,6 +59,7 @@ class Launch:
         gpus: GPUs by component.
         cpus: CPUs that the plan asked for.
         memory_mib: Memory that the plan asked for, in MiB; `None` for the cluster's default.
+        ports: How many ports the run needs, and which fields hold them; `None` leaves them alone.
         expected_variables: Names that the submission promised to pass.
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
@@ -76,6 +77,7 @@ class Launch:
     gpus: Gpus
     cpus: int
     memory_mib: int | None
+    ports: Mapping[str, Any] | None
     expected_variables: tuple[str, ...]
     environments: tuple[str, ...]
     checked: bool
@@ -93,10 +95,16 @@ class Launch:
         names = [name for sign, name in following if sign == "@"]
         return tuple(self.working_directory / name for name in names)
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What starts prime-rl, without what a restart adds."""
-        return (str(self.python), "-m", self.module, *self.arguments)
+    def command(self, config: Path | None = None) -> tuple[str, ...]:
+        """What starts prime-rl, without what a restart adds.
+
+        Args:
+            config: The config to use in place of the one that was resolved at submission.
+        """
+        arguments = list(self.arguments)
+        if config is not None and "@" in arguments:
+            arguments[arguments.index("@") + 1] = str(config)
+        return (str(self.python), "-m", self.module, *arguments)
 
 
 def read_launch(path: Path) -> Launch:
@@ -145,6 +153,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         ),
         cpus=int(document["cpus"]),
         memory_mib=None if memory is None else int(memory),
+        ports=document.get("ports"),
         expected_variables=tuple(map(str, document["expected_variables"])),
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),

@@ -18,7 +18,8 @@ from .environment import is_executable, prime_rl_environment
 from .launch import Launch, LaunchError, read_launch
 from .log import Log
 from .node import Node, look_around
-from .primerl import ask_prime_rl
+from .ports import Lease, NoPortsError, rewritten, take
+from .primerl import address_in_use, ask_prime_rl, trained
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,6 +31,9 @@ SIGNALLED = 128
 
 RESUMABLE = ("rl", "sft")
 
+# The first, and again on other ports at most three times.
+MOST_LAUNCHES = 4
+
 
 @dataclass
 class Attempt:
@@ -39,6 +43,7 @@ class Attempt:
     number: int = 0
     node: Node | None = None
     gpus: tuple[int, ...] | None = None
+    ports: tuple[int, int] | None = None
     started: str = field(default_factory=record.now)
     reason: str = ""
     signals: list[str] = field(default_factory=list)
@@ -53,6 +58,7 @@ class Attempt:
             "restart_count": restart_count(variables),
             "host": self.node.host if self.node else os.uname().nodename,
             "gpus": list(self.gpus or ()),
+            "ports": list(self.ports or ()),
             "started": self.started,
             "ended": record.now(),
             "exit_code": exit_code,
@@ -112,13 +118,13 @@ def run(attempt: Attempt, log: Log) -> int:
     if attempt.failed:
         return refuse(attempt, log)
 
-    command = with_resume(launch, subject.config or {}, restarts)
+    config = subject.config or {}
     if launch.rehearse:
         attempt.reason = "rehearsed"
         log.say("rehearsal: everything is there; the real run would start with")
-        log.say(f"  {shlex.join(command)}")
+        log.say(f"  {shlex.join(with_resume(launch, launch.command(), config, restarts > 0))}")
         return 0
-    return start_prime_rl(attempt, command, variables, log)
+    return launch_prime_rl(attempt, config, variables, restarts, log)
 
 
 def restart_count(variables: Mapping[str, str]) -> int:
@@ -176,8 +182,10 @@ def refuse(attempt: Attempt, log: Log) -> int:
     return CHECKS_FAILED
 
 
-def with_resume(launch: Launch, config: Mapping[str, Any], restarts: int) -> tuple[str, ...]:
-    """The command, with `--resume` for a job that SLURM restarted.
+def with_resume(
+    launch: Launch, command: Sequence[str], config: Mapping[str, Any], again: bool
+) -> tuple[str, ...]:
+    """The command, with `--resume` when this run has been started before.
 
     A bare `--resume` passes prime-rl's guard against a used run directory, and starts from the
     beginning where there is no checkpoint yet. A resume that the config or the arguments ask for
@@ -186,9 +194,55 @@ def with_resume(launch: Launch, config: Mapping[str, Any], restarts: int) -> tup
     own = config.get("resume") is not None or any(
         argument == "--resume" or argument.startswith("--resume.") for argument in launch.arguments
     )
-    if restarts > 0 and launch.entrypoint in RESUMABLE and not own:
-        return (*launch.command, "--resume")
-    return launch.command
+    if again and launch.entrypoint in RESUMABLE and not own:
+        return (*command, "--resume")
+    return tuple(command)
+
+
+def launch_prime_rl(
+    attempt: Attempt, config: Mapping[str, Any], variables: Mapping[str, str], restarts: int, log: Log
+) -> int:
+    """Start prime-rl on leased ports; once more on others when a service found its port taken.
+
+    A port of the lease can still be lost between the lease and the service, to a program that asks
+    for no lease. Once the trainer has made a step, nothing is started again here.
+    """
+    launch = attempt.launch
+    for count in range(1, MOST_LAUNCHES + 1):
+        try:
+            lease, path = lease_ports(attempt, config)
+        except (NoPortsError, OSError) as error:
+            attempt.reason = "failed"
+            log.say(f"no ports for this run: {error}")
+            return CHECKS_FAILED
+        if lease is not None:
+            log.say(f"ports {lease.first + 1} to {lease.first + lease.size - 1} are this run's own")
+        command = with_resume(launch, launch.command(path), config, restarts > 0 or count > 1)
+        try:
+            code = start_prime_rl(attempt, command, variables, log)
+        finally:
+            if lease is not None:
+                lease.release()
+        witness = address_in_use(launch.run_dir) if code and lease and not attempt.signals else None
+        if witness is None or count == MOST_LAUNCHES or trained(launch.run_dir):
+            return code
+        log.say(f"a service found its port taken ({witness}): starting again on other ports")
+    raise AssertionError("the last launch returns")
+
+
+def lease_ports(attempt: Attempt, config: Mapping[str, Any]) -> tuple[Lease | None, Path | None]:
+    """Lease ports, and write this attempt's config with them.
+
+    Returns:
+        The lease and the config's path; nothing for a run whose ports are left alone.
+    """
+    launch = attempt.launch
+    if launch.ports is None:
+        return None, None
+    lease = take(int(launch.ports["size"]), launch.ports["above"])
+    attempt.ports = (lease.first, lease.size)
+    document = rewritten(config, launch.ports["slots"], lease)
+    return lease, record.write_config(launch.run_dir, attempt.number, launch.entrypoint, document)
 
 
 def start_prime_rl(attempt: Attempt, command: Sequence[str], variables: Mapping[str, str], log: Log) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from .child import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from .launch import Launch
 
@@ -108,3 +110,34 @@ def ask_prime_rl(launch: Launch, variables: Mapping[str, str]) -> PrimeRl:
 
 def _module(name: str) -> str:
     return name.replace("-", "_")
+
+
+# As Python, torch, ZMQ, uvicorn and the router word it.
+_IN_USE = re.compile(rb"address already in use|EADDRINUSE|errno:? 98\b", re.IGNORECASE)
+_TAIL = 256 * 1024
+
+
+def address_in_use(run_dir: Path) -> str | None:
+    """Name the component of the newest launch whose log says that its port was taken.
+
+    Returns:
+        The log's name below prime-rl's folder of logs, or `None` when none says so.
+    """
+    logs = run_dir / "logs" / "latest"
+    for path in sorted(logs.rglob("*.log")):
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL))
+                if _IN_USE.search(file.read()):
+                    return str(path.relative_to(logs))
+        except OSError:
+            continue
+    return None
+
+
+def trained(run_dir: Path) -> bool:
+    """Whether the trainer has made a step: it then has a row with a loss in `metrics.jsonl`."""
+    try:
+        return b'"loss/mean"' in (run_dir / "metrics.jsonl").read_bytes()
+    except OSError:
+        return False

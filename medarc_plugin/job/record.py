@@ -48,6 +48,13 @@ def write_attempt(run_dir: Path, number: int, document: Mapping[str, Any]) -> No
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+def write_config(run_dir: Path, number: int, entrypoint: str, document: Mapping[str, Any]) -> Path:
+    """Write the config that an attempt launches with, and return its path."""
+    path = run_dir / "configs" / "attempts" / str(number) / f"{entrypoint}.json"
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
 def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
     """Append a line to `attempts.jsonl`, in one write, so that attempts cannot mix."""
     line = json.dumps(document).encode() + b"\n"

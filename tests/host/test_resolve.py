@@ -1,4 +1,8 @@
-"""What the resolver makes of configs with the real prime-rl, held against prime-rl's own dry run."""
+"""What the resolver makes of configs, held against prime-rl's own dry run.
+
+With the real prime-rl when PRIME_RL_DIR names one, else with the stand-in, which `test_standin.py` holds to
+the real one.
+"""
 
 import json
 import os
@@ -7,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from standin import make_checkout
 
 from medarc_plugin.cli import arguments
 from medarc_plugin.host import fields
-
-pytestmark = pytest.mark.host
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "reverse_text"
@@ -21,12 +24,22 @@ RENAMED = ("run", "output_dir")
 
 
 @pytest.fixture(scope="module")
-def prime_rl():
-    """Interpreter of the real prime-rl."""
+def host(tmp_path_factory):
+    """The real prime-rl's folder and interpreter, or the stand-in's."""
     directory = os.environ.get("PRIME_RL_DIR")
     if not directory:
-        pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to ask")
-    return os.environ.get("PRIME_RL_PYTHON") or str(Path(directory, ".venv/bin/python"))
+        checkout = make_checkout(tmp_path_factory.mktemp("host") / "prime-rl")
+        return checkout, checkout / ".venv/bin/python"
+    return Path(directory), Path(os.environ.get("PRIME_RL_PYTHON") or Path(directory, ".venv/bin/python"))
+
+
+@pytest.fixture(autouse=True)
+def prime_rl(host, monkeypatch):
+    """The host's interpreter, with the environment set for it."""
+    monkeypatch.setenv("PRIME_RL_DIR", str(host[0]))
+    monkeypatch.setenv("PRIME_RL_PYTHON", str(host[1]))
+    monkeypatch.delenv("MEDARC_BACKEND", raising=False)
+    return str(host[1])
 
 
 def plan(tmp_path, entrypoint, *argv):

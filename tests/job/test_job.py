@@ -21,6 +21,7 @@ ATTEMPT = {
     "restart_count": 0,
     "host": socket.gethostname(),
     "gpus": [2, 5],
+    "ports": [],
     "exit_code": 0,
     "reason": "finished",
     "signals": [],

@@ -50,7 +50,7 @@ def _skip_without_slurm(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def sandbox(slurm_programs: None) -> Iterator[Sandbox]:  # noqa: ARG001
+def sandbox(slurm_programs: None) -> Iterator[Sandbox]:
     """One node, 64 CPUs, 8 stand-in GPUs of type h100; the same for every test of the session."""
     folder = Path(tempfile.mkdtemp(prefix="medarc-"))
     sandbox = Sandbox(folder / "slurm")

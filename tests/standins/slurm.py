@@ -1,0 +1,68 @@
+"""Puts stand-ins for SLURM's commands into a folder, and reads what they were asked."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(__file__).with_name("program.py")
+
+NAMES = ("sbatch", "scontrol", "sacct", "sinfo", "scancel")
+
+
+class Slurm:
+    """A cluster that is played: its state, and what its commands were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.programs = folder / "bin"
+        self.state: dict[str, Any] = {
+            "up": True,
+            "cluster": None,
+            "partitions": ["gpu", "debug"],
+            "jobs": {},
+            "accounting": None,
+            "answers": {},
+        }
+
+    def set(self, **changes: Any) -> None:
+        """Change the state; an unknown name is an error."""
+        assert changes.keys() <= self.state.keys()
+        self.state.update(changes)
+        (self.folder / "state.json").write_text(json.dumps(self.state))
+
+    def answer(self, name: str, stdout: str = "", stderr: str = "", code: int = 0) -> None:
+        """Let a command say this, whatever it is asked."""
+        answer = {"stdout": stdout, "stderr": stderr, "code": code}
+        self.set(answers={**self.state["answers"], name: answer})
+
+    def remove(self, *names: str) -> None:
+        """Take commands away."""
+        for name in names or NAMES:
+            (self.programs / name).unlink()
+
+    def calls(self, name: str) -> list[dict[str, Any]]:
+        """The calls of a command: argv and environment of each."""
+        path = self.folder / "calls.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [call for call in map(json.loads, lines) if call["program"] == name]
+
+    @property
+    def refused(self) -> str:
+        """What a command was asked that it does not know; nothing is the good case."""
+        path = self.folder / "refused"
+        return path.read_text() if path.exists() else ""
+
+
+def install(folder: Path) -> Slurm:
+    """Make the commands in `folder/bin`."""
+    slurm = Slurm(folder)
+    slurm.programs.mkdir(parents=True)
+    slurm.set()
+    for name in NAMES:
+        path = slurm.programs / name
+        command = shlex.join([sys.executable, "-IS", str(PROGRAM), str(folder), name])
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        path.chmod(0o755)
+    return slurm

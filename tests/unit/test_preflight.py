@@ -1,0 +1,93 @@
+"""What is looked at before anything is written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from standins import make_plan
+
+from medarc_plugin.models import GpuNeeds, JobPlan, Problem
+from medarc_plugin.preflight import medarc_preflight
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def problems(plan: JobPlan) -> list[Problem]:
+    return list(medarc_preflight(plan))
+
+
+def test_a_good_plan_has_no_problem(work: Path) -> None:
+    assert problems(make_plan(work / "runs" / "a")) == []
+
+
+def test_a_file_in_the_way_is_named(work: Path) -> None:
+    (work / "runs").touch()
+
+    (found,) = problems(make_plan(work / "runs" / "a"))
+
+    assert found.message == f"{work}/runs/a cannot be made: {work}/runs is not a folder"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(work: Path) -> None:
+    work.chmod(0o555)
+
+    (found,) = problems(make_plan(work / "a"))
+
+    assert found.message == f"{work}/a cannot be written: no permission in {work}"
+
+
+def test_an_unwritable_folder_is_found_before_writing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    (found,) = problems(make_plan(work / "a"))
+
+    assert found.fatal
+    assert "no permission in" in found.message
+
+
+def test_a_project_directory_must_be_there(work: Path) -> None:
+    (found,) = problems(make_plan(work / "a", {"project_dir": work / "no"}))
+
+    assert (found.check, found.hint) == ("project directory", "name another with --project-dir")
+
+
+def test_a_template_must_be_there(work: Path) -> None:
+    (found,) = problems(make_plan(work / "a", {"template_path": work / "no.j2"}))
+
+    assert found.message == f"{work}/no.j2 is not a file"
+
+
+def test_a_variable_to_be_passed_must_be_there(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THERE", "")
+
+    (found,) = problems(make_plan(work / "a", {"env": ["THERE", "MISSING", "SET=1"]}))
+
+    assert found.message == "--env MISSING: the variable is not set here, so it cannot be passed on"
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.3, 0), (0.7, 0), (0.9, 1), (None, 0)])
+def test_a_shared_gpu_needs_room_for_the_trainer(work: Path, share: float | None, count: int) -> None:
+    found = problems(make_plan(work / "a", gpus=GpuNeeds(1, 1, shared=True), memory_share=share))
+
+    assert count == len(found)
+    assert not any(problem.fatal for problem in found)
+
+
+def test_an_unchecked_config_is_said(work: Path) -> None:
+    plan = make_plan(work / "a")
+
+    (found,) = problems(replace(plan, resolved=replace(plan.resolved, checked=False)))
+
+    assert not found.fatal
+    assert found.message.startswith("the config is unchecked")
+
+
+def test_all_problems_are_found_at_once(work: Path) -> None:
+    options = {"project_dir": work / "no", "template_path": work / "no.j2", "env": ["MISSING"]}
+
+    assert len(problems(make_plan(work / "a", options))) == 3
