@@ -686,3 +686,67 @@ def test_its_own_start_is_quick(run: Any) -> None:
 
     assert seconds < 0.5
     assert kibibytes < 40 * 1024
+
+
+PORTS = {
+    "size": 6,
+    "above": [21000],
+    "slots": [
+        {"offset": 1, "paths": ["inference.server.port", "orchestrator.model.client.base_url"]},
+        {"offset": 2, "paths": ["inference.backend_port", "orchestrator.model.client.admin_base_url[*]"]},
+        {"offset": 3, "paths": ["weight_broadcast.port"]},
+        {"offset": 4, "paths": ["orchestrator.env_server_base_port"]},
+    ],
+}
+
+
+def test_an_attempt_launches_with_ports_of_its_own(run: Any, report: Any) -> None:
+    run.document["ports"] = PORTS
+    client = {"base_url": "http://localhost:8000/v1", "admin_base_url": ["http://localhost:8100/v1"]}
+    run.set_config(
+        inference={"server": {"port": 8000}, "backend_port": 8100},
+        orchestrator={"model": {"client": client}, "env_server_base_port": 5000},
+        weight_broadcast={"type": "nccl", "port": 29501},
+    )
+    before = json.loads(Path(run.document["arguments"][1]).read_text())
+
+    finished = run.attempt()
+
+    (attempt,) = run.attempts()
+    first, size = attempt["ports"]
+    written = json.loads((run.run_dir / "configs/attempts/1/rl.json").read_text())
+    assert finished.code == 0, finished.log
+    assert size >= PORTS["size"]
+    assert report()["argv"][:2] == ["@", str(run.run_dir / "configs/attempts/1/rl.json")]
+    assert written["inference"]["server"]["port"] == first + 1
+    assert written["orchestrator"]["model"]["client"]["base_url"] == f"http://localhost:{first + 1}/v1"
+    assert written["orchestrator"]["model"]["client"]["admin_base_url"] == [
+        f"http://localhost:{first + 2}/v1"
+    ]
+    assert written["weight_broadcast"]["port"] == first + 3
+    assert json.loads(Path(run.document["arguments"][1]).read_text()) == before
+
+
+def test_a_service_that_finds_its_port_taken_starts_again_on_others(run: Any) -> None:
+    # The stranger has the port that the config keeps for one service, whatever the lease is: no lease helps,
+    # and after three more launches the job ends as prime-rl ended.
+    slots = [slot for slot in PORTS["slots"] if slot["offset"] != 3]
+    run.document["ports"] = {**PORTS, "slots": slots}
+    with socket.create_server(("", 0)) as stranger:
+        run.set_config(weight_broadcast={"type": "nccl", "port": stranger.getsockname()[1]})
+        finished = run.attempt(STANDIN_BIND="1")
+
+    assert finished.code == 1
+    assert len(finished.lines("starting again on other ports")) == 3
+    assert len(finished.lines("are this run's own")) == 4
+    assert "--resume" in finished.lines("starting ")[-1]
+    assert "(trainer.log)" in finished.lines("starting again")[0]
+
+
+def test_services_that_find_their_ports_free_start_once(run: Any) -> None:
+    run.document["ports"] = PORTS
+
+    finished = run.attempt(STANDIN_BIND="1")
+
+    assert finished.code == 0, finished.log
+    assert finished.lines("starting again") == []

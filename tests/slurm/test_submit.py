@@ -312,6 +312,46 @@ def test_the_script_wins_over_sbatch_variables_that_a_flag_overrides(cluster, wa
     assert (ended["Partition"], ended["JobName"]) == ("debug", "from-sbatch")
 
 
+NEIGHBOURS = 8
+
+
+def dry_run_script(cluster, number, ports):
+    """Write a single-GPU RL run, with leased ports or with those that prime-rl's config has."""
+    launch = ("--backend", "slurm", "@", EXAMPLES / "rl.toml", "--output-dir", f"runs/{number}")
+    cluster.run(SCRIPTS / "rl", *launch, "--single-gpu", "--dry-run")
+    run = cluster.folder / "runs" / str(number)
+    plan = run / "configs" / "launch" / "launch.json"
+    document = json.loads(plan.read_text())
+    plan.write_text(json.dumps({**document, "ports": document["ports"] if ports == "leased" else None}))
+    return run
+
+
+@pytest.mark.parametrize(("ports", "survivors"), [("leased", NEIGHBOURS), ("fixed", 1)])
+def test_neighbours_on_one_node_live_with_leased_ports_and_die_with_fixed_ones(
+    cluster, wait_for_job, ports, survivors
+):
+    gate = cluster.folder / "gate"
+    runs = [dry_run_script(cluster, number, ports) for number in range(NEIGHBOURS)]
+    jobs = [
+        cluster.run(
+            "sbatch", "--parsable", run / "rl.sbatch", STANDIN_BIND="1", STANDIN_WAIT_FOR=str(gate)
+        ).stdout.strip()
+        for run in runs
+    ]
+
+    def all_listen_or_have_failed():
+        return all((run / "logs" / "latest").exists() for run in runs) and (
+            len([run for run in runs if (run / "configs/launch/attempts.jsonl").exists()])
+            == NEIGHBOURS - survivors
+        )
+
+    eventually(all_listen_or_have_failed)
+    gate.touch()
+    states = [wait_for_job(job)["JobState"] for job in jobs]
+
+    assert states.count("COMPLETED") == survivors, [run.name for run in runs]
+
+
 REFUSED = {
     "unknown partition": (["--partition", "nowhere"], "partitions here are: debug"),
     "more GPUs than any node has": (

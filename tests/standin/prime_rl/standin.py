@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ SWITCHES = {
     "STANDIN_ON_SIGTERM": "exit (default, as prime-rl does: code 1), ignore, or die of it",
     "STANDIN_EXIT_CODE": "end with this code, after training",
     "STANDIN_KILL": "end by this signal (a name such as KILL) instead of training",
+    "STANDIN_BIND": "1: listen on every port that the config names, as prime-rl's components do",
     "STANDIN_STEPS": "train this many steps instead of max_steps",
 }
 
@@ -160,9 +162,50 @@ def report(gpus: list[int], commands: dict[str, str]) -> None:
     draft.replace(target)
 
 
+def services(config: Any) -> list[tuple[str, int]]:
+    """Who listens where in a run of this config, as prime-rl's components do."""
+    orchestrator = getattr(config, "orchestrator", None)
+    found = []
+    if config.inference is not None:
+        found.append(("inference", config.inference.server.port))
+        if config.inference.router is not None:
+            found += [
+                ("inference", config.inference.backend_port),
+                ("inference", config.inference.server.port + 21000),
+            ]
+    broadcast = config.weight_broadcast
+    if broadcast is not None and broadcast.type != "filesystem":
+        found.append(("trainer", broadcast.port))
+    if orchestrator is not None:
+        if orchestrator.rollout_transport.type == "zmq":
+            # The second is where trainers say that they are ready.
+            port = orchestrator.rollout_transport.port
+            found += [("orchestrator", port), ("orchestrator", port + 1)]
+        sources = [*orchestrator.train.source, *(orchestrator.eval.source if orchestrator.eval else [])]
+        base = orchestrator.env_server_base_port
+        found += [(f"envs/{index}", base + index) for index in range(len(sources))]
+    return found
+
+
+def listen(config: Any, logs: Path) -> list[socket.socket]:
+    """Hold the ports of the run; a taken one ends it, with the words of the component's log."""
+    held = []
+    for component, port in services(config) if switch("STANDIN_BIND") else []:
+        try:
+            held.append(socket.create_server(("", port)))
+        except OSError as error:
+            log = logs / f"{component}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"OSError: [Errno {error.errno}] {os.strerror(error.errno or 0)}: port {port}\n")
+            say(f"{component} failed with exit code 1")
+            sys.exit(1)
+    return held
+
+
 def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
     """Play the run: an attempt's log, a metrics line a step, a checkpoint where one is due."""
     log = create_attempt_log_dir(config.run_dir) / "trainer.log"
+    held = listen(config, log.parent)
     Signals()
     report(gpus, commands)
     wait_for = switch("STANDIN_WAIT_FOR")
@@ -181,6 +224,8 @@ def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
         say(f"ending with exit code {code}")
         sys.exit(code)
     say("Training finished!")
+    for port in held:
+        port.close()
 
 
 def take_steps(config: Any, steps: int, log: Path) -> None:
@@ -189,7 +234,7 @@ def take_steps(config: Any, steps: int, log: Path) -> None:
     interval = config.ckpt.interval if config.ckpt else None
     with log.open("w") as log_file, (config.run_dir / "metrics.jsonl").open("a") as metrics:
         for step in range(done + 1, steps + 1):
-            metrics.write(json.dumps({"step": step, "time": time.time(), "loss": 1 / step}) + "\n")
+            metrics.write(json.dumps({"step": step, "time": time.time(), "loss/mean": 1 / step}) + "\n")
             log_file.write(f"step {step}\n")
             if config.ckpt and (step == steps or (interval and step % interval == 0)):
                 (get_ckpt_dir(ckpt_base) / f"step_{step}").mkdir(parents=True, exist_ok=True)
