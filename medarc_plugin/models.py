@@ -338,7 +338,7 @@ class Submission:
     """A run that was handed over.
 
     Attributes:
-        job_id: SLURM's id; for the local backend the process id.
+        job_id: SLURM's id; for the local backend the process id. Empty when nobody recorded it.
         cluster: The cluster that took it, where SLURM names one.
         script: The script that was submitted.
         log: Where the job prints.
@@ -346,6 +346,7 @@ class Submission:
         token: The plan's token.
         backend: The backend that took it.
         exit_code: How it ended, for a backend that runs it in the foreground.
+        slurm_conf: The SLURM_CONF that named the cluster, where one did: a sandbox's, say.
     """
 
     job_id: str
@@ -356,6 +357,7 @@ class Submission:
     token: str
     backend: str
     exit_code: int | None = None
+    slurm_conf: str | None = None
 
 
 @dataclass(frozen=True)
@@ -367,12 +369,14 @@ class JobState:
         reason: Why it is in that state, as SLURM says it.
         exit_code: `code:signal`, once it has ended.
         node: The node or nodes it runs on.
+        job_id: The job's id, where it was found by its token.
     """
 
     state: str
     reason: str | None = None
     exit_code: str | None = None
     node: str | None = None
+    job_id: str | None = None
 
     @property
     def over(self) -> bool:

@@ -90,25 +90,47 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
         ) from None
     if run_dir.stat().st_uid != os.geteuid() and not os.access(run_dir, os.W_OK):
         raise RunDirectoryError(f"{run_dir} belongs to another user", hint="choose another --output-dir")
-    earlier = read_submission(plan.files)
-    if earlier is not None:
-        state = query(earlier)
-        if not state.over:
-            said = "SLURM does not say how it is" if state.state == "UNKNOWN" else state.state
-            raise RunDirectoryError(
-                f"{run_dir} belongs to job {earlier.job_id} ({said})",
-                hint=f"wait for it, or end it with `scancel {earlier.job_id}`; or choose another "
-                "--output-dir",
-            )
+    _refuse_while_a_job_lives(plan.files, query)
     left = artifacts(run_dir, plan.files.script.name)
     if clean:
         _refuse_to_clean(run_dir, left)
     elif left and not resume:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")  # noqa: PLR2004
+        if not (run_dir / "configs").is_dir():
+            raise RunDirectoryError(
+                f"{run_dir} is not empty, and not a run: {shown}", hint="choose another --output-dir"
+            )
         raise RunDirectoryError(
             f"{run_dir} already holds a run: {shown}",
             hint="--resume goes on with it, --clean deletes it first, another --output-dir keeps both",
         )
+
+
+def _refuse_while_a_job_lives(files: RunFiles, query: Callable[[Submission], JobState]) -> None:
+    recorded = read_submission(files)
+    earlier = recorded or _unrecorded(files)
+    if earlier is None:
+        return
+    state = query(earlier)
+    # Without a record there may never have been a job, and a dry run needs no SLURM to be asked.
+    if state.over or (recorded is None and state.state == "UNKNOWN"):
+        return
+    job_id = state.job_id or earlier.job_id
+    said = "SLURM does not say how it is" if state.state == "UNKNOWN" else state.state
+    raise RunDirectoryError(
+        f"{files.launch.parent.parent} belongs to job {job_id} ({said})",
+        hint=f"wait for it, or end it with `scancel {job_id}`; or choose another --output-dir",
+    )
+
+
+def _unrecorded(files: RunFiles) -> Submission | None:
+    """Make up the record of a submission that only the plan tells of: by hand, or cut off."""
+    try:
+        plan = json.loads(files.plan.read_text(encoding="utf-8"))
+        token, backend = str(plan["token"]), str(plan["backend"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return Submission("", None, files.script, files.log, "", token, backend)
 
 
 def clean(files: RunFiles) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from medarc_plugin import rundir
 from medarc_plugin.backends.planning import run_files
-from medarc_plugin.cli.entrypoints import enter_sandbox
+from medarc_plugin.cli.entrypoints import point_at_sandbox, start_sandbox
 from medarc_plugin.cli.output import guarded, say
 from medarc_plugin.sandbox import Sandbox, default_directory
 from medarc_plugin.slurm import gateway
@@ -41,7 +41,8 @@ def main() -> int:
 def demonstrate() -> int:
     """Start SLURM, submit, follow, sum up."""
     heading("A real SLURM in .slurm-sandbox")
-    enter_sandbox(default_directory())
+    point_at_sandbox(default_directory())
+    start_sandbox(default_directory())
     subprocess.run(["sinfo", "-o", "%P %N %T %c CPUs %G"], check=True)
 
     heading("The run, submitted")
@@ -95,7 +96,8 @@ def sum_up(run_dir: Path, job_id: str, state: str) -> int:
     unexpected = [text for text in missing if not text.startswith(NOT_HERE)]
     if attempt["reason"] == "checks-failed" and not unexpected:
         print("result     allocated, checked and ended as it should; only the above is missing here")
-        print("next       on a machine with GPUs: get prime-rl, set PRIME_RL_DIR, run this again")
+        needs = "get prime-rl, set PRIME_RL_DIR, " if "prime-rl" in " ".join(missing) else ""
+        print(f"next       on a machine with GPUs: {needs}run this again")
         return 0
     print(f"result     the run did not go through ({attempt['reason']}); the log says why")
     return 1

@@ -39,6 +39,13 @@ need_uv() {
     fi
 }
 
+# name_uv: say where uv is when it was installed here, since every command of the README needs it.
+name_uv() {
+    if [ "$(command -v uv)" = "$PWD/.tools/bin/uv" ]; then
+        say "uv is in .tools; for the commands of the README: export PATH=\"\$PATH:$PWD/.tools/bin\""
+    fi
+}
+
 # need_slurm: SLURM's daemons; returns 1, having said how, where they cannot be installed.
 need_slurm() {
     PATH="$PATH:/usr/sbin:/sbin"
@@ -58,5 +65,6 @@ need_shellcheck() {
 
 # need_environment: the locked Python environment.
 need_environment() {
-    uv sync --locked --quiet
+    # Compiled, since commands start in a fraction of a second only then.
+    uv sync --locked --quiet --compile-bytecode
 }

@@ -78,6 +78,8 @@ class LocalBackend:
 
     def query(self, submission: Submission) -> JobState:
         """A run in the foreground is over when there is a record of it."""
+        if submission.exit_code is None:
+            return JobState("GONE")
         code = submission.exit_code
         return JobState("COMPLETED" if code == 0 else "FAILED", exit_code=f"{code}:0")
 

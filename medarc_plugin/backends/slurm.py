@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import medarc_plugin
@@ -25,7 +27,6 @@ from medarc_plugin.slurm import directives, gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 NAME_LIMIT = 1024
 """Bytes that sbatch takes for a job name or a comment (seen on 22.05)."""
@@ -63,15 +64,28 @@ class SlurmBackend:
             submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
             token=plan.token,
             backend=self.name,
+            slurm_conf=os.environ.get("SLURM_CONF"),
         )
 
     def query(self, submission: Submission) -> JobState:
-        """Ask SLURM, and accept no other job under the same id."""
-        return gateway.job_state(submission.job_id, submission.cluster, submission.token)
+        """Ask SLURM, and accept no other job under the same id.
+
+        The script may have been submitted again by hand, or its submission cut off before it was
+        recorded: a queued or running job with the token is this run's, whatever its id.
+        """
+        conf = submission.slurm_conf
+        if conf is not None and not Path(conf).exists():
+            # A sandbox that was taken down ended its jobs and left nothing to ask.
+            return JobState(gateway.GONE)
+        at = gateway.Cluster(submission.cluster, conf)
+        again = gateway.job_with_token(submission.token, at)
+        if not submission.job_id or not (again.over or again.state == gateway.UNKNOWN):
+            return again
+        return gateway.job_state(submission.job_id, at, submission.token)
 
     def cancel(self, submission: Submission) -> None:
         """`scancel JOB`."""
-        gateway.cancel(submission.job_id, submission.cluster)
+        gateway.cancel(submission.job_id, gateway.Cluster(submission.cluster, submission.slurm_conf))
 
 
 def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocation:

@@ -104,6 +104,7 @@ def options(context: typer.Context) -> None:
 
     parsed = arguments.parse(context.args)
     given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
+    entrypoints.warn_of_near_misses(parsed.passed)
     settled = launch.settle_values(tuple(given), parsed.options)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("option", "value", "source"):
@@ -175,7 +176,10 @@ def sandbox_status(directory: Directory = IN_HERE) -> None:
 @sandbox_app.command("env")
 def sandbox_env(directory: Directory = IN_HERE) -> None:
     """Print the line that points a shell's SLURM commands at it: eval "$(... sandbox env)"."""
-    _export(_sandbox(directory))
+    sandbox = _sandbox(directory)
+    _export(sandbox)
+    if sandbox.status().state != "up":
+        output.warn(f"{directory} is not up: `medarc_slurm sandbox up` starts it")
 
 
 def _sandbox(directory: Path) -> Sandbox:

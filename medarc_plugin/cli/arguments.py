@@ -33,6 +33,11 @@ VALUE_FLAGS = {
 }
 """Flags of a launch that take a value, with what stands for it and their help."""
 
+PRIME_RL_FLAGS = {
+    "--resume": "Go on with the run that the directory holds; --resume.step N from that checkpoint.",
+}
+"""prime-rl's own flags that say something to the plugin too, for the help."""
+
 SWITCHES = {
     "--dry-run": "Write script and configs, show the plan and the sbatch command, submit nothing.",
     "--clean": "Delete what an earlier run left in the run directory.",
@@ -177,8 +182,12 @@ def request_from(
                 hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
             )
         passed = [part for path in parsed.positional for part in ("@", path)] + passed
-    else:
-        passed = parsed.positional + passed
+    elif parsed.positional:
+        first = parsed.positional[0]
+        raise UsageError(
+            f"{first!r} is neither an option nor an override",
+            hint=f"a config file is given as `@ {first.lstrip('@')}`, with a space",
+        )
     if not passed and config_first:
         raise UsageError(
             "which config? None is given",
@@ -292,7 +301,7 @@ def help_text(usage: str, summary: str) -> str:
     from medarc_plugin.options import GROUPS, SlurmOptions, choices
 
     rows = [("Launch", f"{name} {metavar}", text) for name, (metavar, text) in VALUE_FLAGS.items()]
-    rows += [("Launch", name, text) for name, text in SWITCHES.items()]
+    rows += [("Launch", name, text) for name, text in (SWITCHES | PRIME_RL_FLAGS).items()]
     for name, knob in knobs().items():
         spelling = ", ".join([*knob.flags, flag(name)])
         metavar = "" if knob.metavar is None else f" {knob.metavar}"

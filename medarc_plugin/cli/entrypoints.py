@@ -75,20 +75,28 @@ def carry_out(request: Request) -> int:
     """
     # Slow imports that the help does without.
     from medarc_plugin import launch
+    from medarc_plugin.errors import ConfigRejectedError
     from medarc_plugin.slurm import gateway
 
-    added = enter_sandbox(request.sandbox) if request.sandbox is not None else {}
+    added = point_at_sandbox(request.sandbox) if request.sandbox is not None else {}
     _warn_of_ignored_variables()
-    prepared = launch.prepare(request)
+    try:
+        prepared = launch.prepare(request)
+    except ConfigRejectedError:
+        warn_of_near_misses(request.arguments)
+        raise
     output.show_plan(prepared)
     if not prepared.plan.resolved.checked:
-        _warn_of_near_misses(request)
+        # Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own.
+        warn_of_near_misses(request.arguments)
     if request.dry_run or prepared.plan.resolved.dry_run:
         launch.write(prepared)
         doing = "starts" if request.backend == "local" else "submits"
         output.say(f"dry run: the files are written, nothing is started; this {doing} the run:")
         output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
         return 0
+    if request.sandbox is not None:
+        start_sandbox(request.sandbox)
     secrets = launch.gather_secrets(prepared.plan)
     for name in prepared.plan.launch.passed:
         if name not in secrets:
@@ -100,18 +108,26 @@ def carry_out(request: Request) -> int:
     return 0
 
 
-def enter_sandbox(directory: Path) -> Mapping[str, str]:
-    """Point this process's SLURM commands at the private SLURM, starting it when it is down.
+def point_at_sandbox(directory: Path) -> Mapping[str, str]:
+    """Point this process's SLURM commands at the private SLURM, whether or not it is up.
 
     Returns:
         The variables that do so.
     """
     from medarc_plugin.sandbox import Sandbox
 
-    sandbox = Sandbox(directory.absolute())
-    sandbox.up()
-    os.environ.update(sandbox.environment())
-    return sandbox.environment()
+    added = Sandbox(directory.absolute()).environment()
+    os.environ.update(added)
+    return added
+
+
+def start_sandbox(directory: Path) -> None:
+    """Start the private SLURM, or what of it is not running, and say so."""
+    from medarc_plugin.sandbox import Sandbox
+
+    if Sandbox(directory.absolute()).up().started:
+        where = "" if directory.name == ".slurm-sandbox" else f" --dir {directory}"
+        output.say(f"started a SLURM in {directory}; `medarc_slurm sandbox down{where}` ends it")
 
 
 def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
@@ -141,12 +157,12 @@ def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
         ) from None
 
 
-def _warn_of_near_misses(request: Request) -> None:
-    """Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own."""
+def warn_of_near_misses(passed: Sequence[str]) -> None:
+    """Name the flags that go to prime-rl and look like misspelt ones of ours."""
     import difflib
 
     ours = [*arguments.option_flags(), *arguments.VALUE_FLAGS, *arguments.SWITCHES]
-    for token in request.arguments:
+    for token in passed:
         name = token.partition("=")[0]
         if name.startswith("--") and "." not in name:
             near = difflib.get_close_matches(name, ours, n=1, cutoff=0.8)

@@ -121,7 +121,7 @@ def run(attempt: Attempt, log: Log) -> int:
     config = subject.config or {}
     if launch.rehearse:
         attempt.reason = "rehearsed"
-        log.say("rehearsal: everything is there; the real run would start with")
+        log.say("rehearsal: every check passed; the real run would start with")
         log.say(f"  {shlex.join(with_resume(launch, launch.command(), config, restarts > 0))}")
         return 0
     return launch_prime_rl(attempt, config, variables, restarts, log)

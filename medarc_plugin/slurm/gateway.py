@@ -140,7 +140,33 @@ def sbatch(script: Path, secrets: Mapping[str, str]) -> Accepted:
     return Accepted(match[1], match[2])
 
 
-def job_state(job_id: str, cluster: str | None = None, token: str | None = None) -> JobState:
+@dataclass(frozen=True)
+class Cluster:
+    """Which SLURM is asked.
+
+    Attributes:
+        name: Its name, for `-M`; `None` is the one that this machine belongs to.
+        conf: Its slurm.conf; `None` is the one of the environment.
+    """
+
+    name: str | None = None
+    conf: str | None = None
+
+    @property
+    def option(self) -> tuple[str, ...]:
+        """The arguments that name it."""
+        return ("-M", self.name) if self.name else ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which SLURM's commands speak to it."""
+        return submission_environment({"SLURM_CONF": self.conf} if self.conf else {})
+
+
+HERE = Cluster()
+
+
+def job_state(job_id: str, cluster: Cluster = HERE, token: str | None = None) -> JobState:
     """Ask SLURM how a job is doing: the controller first, then accounting.
 
     Args:
@@ -151,10 +177,9 @@ def job_state(job_id: str, cluster: str | None = None, token: str | None = None)
     Returns:
         The state; `GONE` for a job that SLURM no longer knows, `UNKNOWN` when nobody can be asked.
     """
-    where = ["-M", cluster] if cluster else []
     done = run(
-        ["scontrol", *where, "-o", "show", "job", job_id],
-        env=submission_environment({}),
+        ["scontrol", *cluster.option, "-o", "show", "job", job_id],
+        env=cluster.environment,
         timeout=QUERY_TIMEOUT,
     )
     if done.ok and "JobState=" in done.stdout:
@@ -165,17 +190,34 @@ def job_state(job_id: str, cluster: str | None = None, token: str | None = None)
         return JobState(found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList"))
     if "Invalid job id" not in done.stderr:
         return JobState(UNKNOWN)
-    return _accounted(job_id, where)
+    return _accounted(job_id, cluster)
 
 
-def cancel(job_id: str, cluster: str | None = None) -> None:
+def job_with_token(token: str, cluster: Cluster = HERE) -> JobState:
+    """Look for a queued or running job of this user by the word in its comment.
+
+    Returns:
+        Its state with its id; `GONE` when there is none, `UNKNOWN` when nobody can be asked.
+    """
+    # The comment comes last: it may hold anything.
+    argv = ["squeue", *cluster.option, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"]
+    done = run(argv, env=cluster.environment, timeout=QUERY_TIMEOUT)
+    if not done.ok:
+        return JobState(UNKNOWN)
+    for line in done.stdout.splitlines():
+        job_id, state, comment = [*line.split("|", 2), "", ""][:3]
+        if token in comment:
+            return JobState(state, job_id=job_id)
+    return JobState(GONE)
+
+
+def cancel(job_id: str, cluster: Cluster = HERE) -> None:
     """End a job.
 
     Raises:
         SlurmError: scancel failed.
     """
-    where = ["-M", cluster] if cluster else []
-    done = run(["scancel", *where, job_id], env=submission_environment({}), timeout=QUERY_TIMEOUT)
+    done = run(["scancel", *cluster.option, job_id], env=cluster.environment, timeout=QUERY_TIMEOUT)
     if not done.ok:
         raise SlurmError(f"job {job_id} could not be ended: {done.describe()}")
 
@@ -186,10 +228,10 @@ def partitions() -> tuple[str, ...]:
     return tuple(dict.fromkeys(done.stdout.split())) if done.ok else ()
 
 
-def _accounted(job_id: str, where: list[str]) -> JobState:
+def _accounted(job_id: str, cluster: Cluster) -> JobState:
     done = run(
-        ["sacct", *where, "-n", "-X", "-P", "-j", job_id, "-o", "JobIDRaw,State,ExitCode,NodeList"],
-        env=submission_environment({}),
+        ["sacct", *cluster.option, "-n", "-X", "-P", "-j", job_id, "-o", "JobIDRaw,State,ExitCode,NodeList"],
+        env=cluster.environment,
         timeout=QUERY_TIMEOUT,
     )
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith(f"{job_id}|")]

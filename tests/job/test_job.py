@@ -549,7 +549,7 @@ def test_a_rehearsal_starts_nothing(run: Any) -> None:
     finished = run.attempt()
 
     assert finished.code == 0, finished.log
-    assert "rehearsal: everything is there" in finished.log
+    assert "rehearsal: every check passed" in finished.log
     assert not Path(run.variables["STANDIN_REPORT"]).exists()
     assert run.attempts()[0]["reason"] == "rehearsed"
     assert run.outside_configs() == set()

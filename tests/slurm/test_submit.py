@@ -226,6 +226,33 @@ def test_a_directory_whose_job_runs_is_refused_with_its_id(cluster, wait_for_job
     assert submitted.script.read_bytes() == before
 
 
+def test_a_job_that_was_submitted_by_hand_keeps_its_directory(cluster, wait_for_job):
+    gate = cluster.folder / "gate"
+    launch = (SCRIPTS / "sft", "--backend", "slurm", "@", EXAMPLES / "sft.toml", "--output-dir", "runs/x")
+    dry = cluster.run(*launch, "--dry-run")
+    job = cluster.run("bash", "-c", dry.stdout, STANDIN_WAIT_FOR=str(gate)).stdout.strip()
+    plan = cluster.folder / "runs/x/configs/launch/launch.json"
+    before = plan.read_bytes()
+    again = [cluster.run(*launch, *extra) for extra in ([], ["--clean"], ["--dry-run", "--optim.lr", "0.5"])]
+    gate.touch()
+    ended = wait_for_job(job)
+
+    assert [(done.returncode, f"job {job}" in done.stderr) for done in again] == [(2, True)] * 3
+    assert plan.read_bytes() == before
+    assert ended["JobState"] == "COMPLETED"
+
+
+def test_a_setup_line_that_fails_is_named_in_the_log(cluster, wait_for_job):
+    submitted = cluster.submit("sft", "--output-dir", "runs/x", "--gpus", "1", "--setup", "false")
+
+    ended = wait_for_job(submitted.job)
+
+    assert ended["JobState"] == "FAILED"
+    assert re.fullmatch(
+        r"medarc \| exit code 1 at line \d+ of \S+: the run was not started\n", submitted.log.read_text()
+    )
+
+
 def test_a_directory_that_holds_a_run_wants_resume_or_clean(cluster, wait_for_job):
     first = cluster.submit("sft", "--output-dir", "runs/x", "--gpus", "1")
     wait_for_job(first.job)
@@ -409,9 +436,14 @@ def test_the_sandbox_commands_and_the_sandbox_flag(cluster, wait_for_end_of):
     finally:
         down = shell.run(command, "sandbox", "down")
     gone = shell.run(command, "sandbox", "status")
+    again = shell.run(
+        *(SCRIPTS / "rl", "--backend", "slurm", "@", EXAMPLES / "rl.toml", "--output-dir", "runs/x"),
+        *(*RL, "--clean", "--dry-run"),
+    )
 
     assert (up.returncode, status.returncode, down.returncode) == (0, 0, 0), up.stderr + down.stderr
     assert "gpu:l40:2" in status.stderr
     assert ended["JobState"] == "COMPLETED", submitted.log.read_text()
     assert gone.returncode == 1
+    assert again.returncode == 0, again.stderr
     assert not (cluster.folder / ".slurm-sandbox").exists()

@@ -40,9 +40,7 @@ def main():
         answer = state["answers"][name]
         sys.stdout.write(answer["stdout"])
         fail(answer["code"], answer["stderr"])
-    {"sbatch": sbatch, "scontrol": scontrol, "sacct": sacct, "sinfo": sinfo, "scancel": scancel}[name](
-        folder, state, arguments
-    )
+    PLAYED[name](folder, state, arguments)
 
 
 def refuse(folder, name, arguments):
@@ -101,6 +99,17 @@ def sinfo(folder, state, arguments):
     print("\n".join(state["partitions"]))
 
 
+def squeue(folder, state, arguments):
+    where = ["-M", state["cluster"]] if state["cluster"] else []
+    if arguments != [*where, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"]:
+        refuse(folder, "squeue", arguments)
+    if not state["up"]:
+        fail(1, f"slurm_load_jobs error: {UNREACHABLE}")
+    for job_id, job in state["jobs"].items():
+        if job["state"] in {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}:
+            print(f"{job_id}|{job['state']}|{job.get('comment') or '(null)'}")
+
+
 def scancel(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
     if arguments[:-1] != where or not arguments[-1].isdigit():
@@ -108,5 +117,7 @@ def scancel(folder, state, arguments):
     if not state["up"]:
         fail(1, f"scancel: error: {UNREACHABLE}")
 
+
+PLAYED = {program.__name__: program for program in (sbatch, scontrol, sacct, sinfo, squeue, scancel)}
 
 main()

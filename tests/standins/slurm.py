@@ -8,7 +8,7 @@ from typing import Any
 
 PROGRAM = Path(__file__).with_name("program.py")
 
-NAMES = ("sbatch", "scontrol", "sacct", "sinfo", "scancel")
+NAMES = ("sbatch", "scontrol", "sacct", "sinfo", "squeue", "scancel")
 
 
 class Slurm:

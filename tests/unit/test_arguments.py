@@ -228,8 +228,12 @@ def test_medarc_slurm_takes_the_config_first_and_overrides_with_or_without_dashe
     assert request(*argv, config_first=True).arguments == ("@", "rl.toml", "--max-steps", "5")
 
 
-def test_a_bare_word_is_handed_to_prime_rl_by_rl_itself() -> None:
-    assert request("rl.toml").arguments == ("rl.toml",)
+@pytest.mark.parametrize("token", ["rl.toml", "@rl.toml"])
+def test_a_bare_word_gets_the_way_to_name_a_config(token: str) -> None:
+    with pytest.raises(UsageError, match="neither an option nor an override") as caught:
+        request(token)
+
+    assert caught.value.hint == "a config file is given as `@ rl.toml`, with a space"
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_shown_command_says_which_slurm_is_meant() -> None:
 
 def state(slurm: Slurm, token: str | None = "0123456789ab", **job: Any) -> JobState:
     slurm.set(jobs={"17": job} if job else {})
-    return gateway.job_state("17", slurm.state["cluster"], token)
+    return gateway.job_state("17", gateway.Cluster(slurm.state["cluster"]), token)
 
 
 def test_a_job_is_known_by_its_state(slurm: Slurm) -> None:

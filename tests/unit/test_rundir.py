@@ -60,7 +60,7 @@ def test_what_a_launcher_writes_is_not_in_the_way(plan: JobPlan) -> None:
     "name", ["metrics.jsonl", "checkpoints/step_1/x", "logs/x", "inference.sbatch", "job_1.txt", ".hidden"]
 )
 def test_a_run_that_is_there_is_refused_with_the_ways_out(plan: JobPlan, name: str) -> None:
-    fill(plan, name)
+    fill(plan, "configs/rl.json", name)
 
     with pytest.raises(RunDirectoryError, match="already holds a run: ") as caught:
         check(plan)
@@ -68,6 +68,13 @@ def test_a_run_that_is_there_is_refused_with_the_ways_out(plan: JobPlan, name: s
     assert caught.value.hint == (
         "--resume goes on with it, --clean deletes it first, another --output-dir keeps both"
     )
+
+
+def test_a_folder_with_something_else_in_it_is_no_run(plan: JobPlan) -> None:
+    fill(plan, "thesis.tex")
+
+    with pytest.raises(RunDirectoryError, match=r"is not empty, and not a run: thesis\.tex"):
+        check(plan)
 
 
 def test_a_run_may_go_on(plan: JobPlan) -> None:
