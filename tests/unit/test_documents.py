@@ -129,6 +129,12 @@ def test_relative_links_lead_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
+def test_the_script_that_is_shown_is_the_one_that_is_written():
+    golden = (ROOT / "tests" / "golden" / "rl-two-gpus.sbatch").read_text()
+
+    assert f"```bash\n{golden}```" in (ROOT / "docs" / "job-anatomy.md").read_text()
+
+
 def test_every_hook_is_documented():
     text = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
 
