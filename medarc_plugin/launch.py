@@ -6,12 +6,13 @@ A dry run is the first half of a real one, the same object, so the two cannot dr
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import plugins, profiles, render, rundir
-from medarc_plugin.errors import PreflightError, UsageError
+from medarc_plugin.errors import PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
 from medarc_plugin.host.resolve import resolve
 
@@ -70,6 +71,7 @@ def prepare(request: Request) -> Prepared:
     plan = _with_environment(plan, loaded)
     problems = _refuse_fatal(loaded.problems(plan))
     files = backend.render(plan, _template_dirs(plan, loaded))
+    _refuse_secrets(files)
     return Prepared(request, settled, plan, problems, files, backend, loaded)
 
 
@@ -80,7 +82,14 @@ def write(prepared: Prepared) -> None:
         RunDirectoryError: The run directory cannot take the run.
     """
     _check_run_directory(prepared)
+    if _wants_clean(prepared) and rundir.artifacts(prepared.plan.run_dir, prepared.plan.files.script.name):
+        raise RunDirectoryError(
+            f"{prepared.plan.run_dir} holds a run, which --clean would delete and a dry run must not",
+            hint="preview with another --output-dir, or leave --dry-run out",
+        )
     with rundir.locked(prepared.plan.files):
+        # Again, now that nobody else can be at it.
+        _check_run_directory(prepared)
         rundir.write(prepared.files)
 
 
@@ -162,9 +171,11 @@ def _stored_token() -> str | None:
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
     try:
-        return path.expanduser().read_text(encoding="utf-8").strip() or None
-    except OSError:
+        token = path.expanduser().read_text(encoding="ascii").strip()
+    except (OSError, RuntimeError, UnicodeDecodeError):
         return None
+    # No header and no environment could carry it.
+    return token if token.isprintable() else None
 
 
 def _refuse_to_delete_what_goes_on(request: Request, resolved: Resolved) -> None:
@@ -187,6 +198,32 @@ def _refuse_fatal(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
         hints = dict.fromkeys(problem.hint for problem in fatal if problem.hint)
         raise PreflightError("\n".join(lines), hint="; ".join(hints) or None)
     return problems
+
+
+def _refuse_secrets(files: tuple[TextFile, ...]) -> None:
+    """Look for the values of secrets in what is about to be written, however they came there."""
+    secrets = {
+        name: value
+        for name, value in os.environ.items()
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET and "/" not in value
+    }
+    if token := _stored_token():
+        secrets.setdefault("HF_TOKEN", token)
+    for file in files:
+        try:
+            file.text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{file.path} would hold what is no text: {error.reason}") from None
+        for name, value in secrets.items():
+            if value in file.text:
+                raise UsageError(
+                    f"the value of {name} would be written into {file.path}",
+                    hint=f"a file is no place for it: pass it by name, with --env {name} or --auto-auth",
+                )
+
+
+_SECRET = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
+_SHORTEST_SECRET = 8
 
 
 def _template_dirs(plan: JobPlan, loaded: plugins.Plugins) -> tuple[Path, ...]:

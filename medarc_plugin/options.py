@@ -7,9 +7,10 @@ help. `[slurm]` is a superset of prime-rl's own table, whose keys keep their mea
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - pydantic reads the annotations at run time
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -56,8 +57,17 @@ _TIME = re.compile(
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SBATCH_KEY = re.compile(r"[a-z][a-z0-9-]*")
 _SECRET_NAME = re.compile(
-    r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|(^|_)KEY$|AUTH(?!OR)", re.IGNORECASE
+    r"TOKEN(?!IZER)|SECRET|PASS(?!IVE|THROUGH)|_PWD$|CREDENTIAL|(^|_|API|SSH)KEY\d*$|AUTH(?!OR)|BEARER|(^|_)PAT$",
+    re.IGNORECASE,
 )
+_SECRET_VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+
+
+LONGEST = 32
+"""Characters of the longest time or size that makes sense."""
+
+MOST_MINUTES = 2**31 - 1
+"""SLURM keeps a time limit in minutes as 32 bits; more becomes something else without a word."""
 
 
 def _time(value: object) -> object:
@@ -66,6 +76,9 @@ def _time(value: object) -> object:
         msg = f'{value!s} is not text: write a time in quotes, like "04:00:00"'
         raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as a finding
     text = str(value).strip()
+    if len(text) > LONGEST or any(int(part) > MOST_MINUTES for part in re.findall(r"\d+", text)):
+        msg = f"{text[:LONGEST]!r} is longer than any time limit that SLURM can hold"
+        raise ValueError(msg)
     if not _TIME.fullmatch(text) or not text.strip("0:-"):
         msg = (
             f"SLURM cannot read {text!r} as a time; it takes MINUTES, MINUTES:SECONDS, "
@@ -77,13 +90,26 @@ def _time(value: object) -> object:
 
 def _size(value: object) -> object:
     text = str(value).strip()
-    if isinstance(value, bool) or not _SIZE.fullmatch(text):
-        msg = f"{value!r} is not a memory size; write 64G, 512M or a number of MiB"
+    if isinstance(value, bool) or len(text) > LONGEST or not _SIZE.fullmatch(text):
+        msg = f"{text[:LONGEST]!r} is not a memory size; write 64G, 512M or a number of MiB"
         raise ValueError(msg)
     if int(text.rstrip("KMGTkmgt")) == 0:
         msg = "0 asks for all memory of the node; write the memory that the run needs"
         raise ValueError(msg)
     return text.upper()
+
+
+def _number(value: object) -> object:
+    """Take no truth value for a number, as pydantic would."""
+    if isinstance(value, bool):
+        msg = f"{value!r} is not a number"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as a finding
+    return value
+
+
+def _path(value: object) -> object:
+    """Put the home folder in place of `~`; a `~` that names nobody stays, as in a shell."""
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - the other raises
 
 
 def _lines(value: object) -> object:
@@ -93,6 +119,8 @@ def _lines(value: object) -> object:
 
 Time = Annotated[str, BeforeValidator(_time)]
 Size = Annotated[str, BeforeValidator(_size)]
+Number = Annotated[int, BeforeValidator(_number)]
+Folder = Annotated[Path, BeforeValidator(_path)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 
 OWNED_SBATCH_OPTIONS: dict[str, str] = {
@@ -171,7 +199,7 @@ class SlurmOptions(BaseModel):
     ] = None
     """Time limit: minutes, H:MM:SS or D-HH:MM:SS. Unset: the partition's default."""
 
-    cpus_per_gpu: Annotated[int, Field(ge=1), Knob(metavar="N", variable="SBATCH_CPUS_PER_GPU")] = 8
+    cpus_per_gpu: Annotated[Number, Field(ge=1), Knob(metavar="N", variable="SBATCH_CPUS_PER_GPU")] = 8
     """CPUs for each allocated GPU; the job is one task with all of them."""
 
     mem: Annotated[Size | None, Knob(metavar="SIZE", variable="SBATCH_MEM_PER_NODE")] = None
@@ -218,7 +246,7 @@ class SlurmOptions(BaseModel):
     comment: Annotated[str | None, Knob(group="Job")] = None
     """Comment of the job; the plugin adds a word of its own behind it."""
 
-    nice: Annotated[int | None, Knob(group="Job", metavar="N", sbatch="nice")] = None
+    nice: Annotated[Number | None, Knob(group="Job", metavar="N", sbatch="nice")] = None
     """Lower (or, for operators, raise) the job's priority by this."""
 
     begin: Annotated[str | None, Knob(group="Job", metavar="TIME", sbatch="begin")] = None
@@ -238,7 +266,7 @@ class SlurmOptions(BaseModel):
     sbatch_arg: Annotated[Texts, Knob(group="Job", metavar="KEY[=VALUE]", repeatable=True)] = ()
     """Any other sbatch option, without its dashes. One that the plugin sets itself is refused."""
 
-    template_path: Annotated[Path | None, Knob(group="Job", metavar="FILE")] = None
+    template_path: Annotated[Folder | None, Knob(group="Job", metavar="FILE")] = None
     """A Jinja template of your own for the script."""
 
     setup: Annotated[Texts, Knob(group="Environment", metavar="SHELL", repeatable=True, multiline=True)] = ()
@@ -250,11 +278,11 @@ class SlurmOptions(BaseModel):
     env: Annotated[Texts, Knob(group="Environment", metavar="NAME[=VALUE]", repeatable=True)] = ()
     """Pass a variable by name (its value stays out of every file), or set one."""
 
-    project_dir: Annotated[Path | None, Knob(group="Environment", metavar="DIR")] = None
+    project_dir: Annotated[Folder | None, Knob(group="Environment", metavar="DIR")] = None
     """Where the job runs: relative paths in the config and `.env` are looked up here. Unset: the
     current directory."""
 
-    hf_cache_dir: Annotated[Path | None, Knob(group="Environment", metavar="DIR")] = None
+    hf_cache_dir: Annotated[Folder | None, Knob(group="Environment", metavar="DIR")] = None
     """HF_HOME of the run: models, data sets and their locks."""
 
     hf_hub_offline: Annotated[bool, Knob(group="Environment", metavar=None)] = False
@@ -267,10 +295,10 @@ class SlurmOptions(BaseModel):
     pre_run_command: Annotated[str | None, Knob(group="Environment", metavar="SHELL", multiline=True)] = None
     """prime-rl's key for a shell command before the launch; runs after --setup."""
 
-    prime_rl_dir: Annotated[Path | None, Knob(group="prime-rl", metavar="DIR")] = None
+    prime_rl_dir: Annotated[Folder | None, Knob(group="prime-rl", metavar="DIR")] = None
     """prime-rl's checkout with its .venv. Unset: PRIME_RL_DIR, ./prime-rl, this environment."""
 
-    cleanup_grace_period: Annotated[int, Field(ge=0), Knob(group="prime-rl", metavar="SECONDS")] = 3600
+    cleanup_grace_period: Annotated[Number, Field(ge=0), Knob(group="prime-rl", metavar="SECONDS")] = 3600
     """prime-rl's key for multi-node jobs; has no effect on one node."""
 
     shared_fs: Annotated[bool, Knob(group="prime-rl", metavar=None)] = True
@@ -285,6 +313,9 @@ class SlurmOptions(BaseModel):
             for text in value if isinstance(value, list | tuple) else (value,):
                 if not isinstance(text, str):
                     continue
+                if not text.strip(" \t") and name != "comment":
+                    msg = f"{flag(name)}: the value is empty; leave the option out to leave it unset"
+                    raise ValueError(msg)
                 if "\0" in text:
                     msg = f"{flag(name)}: a value cannot contain a NUL character"
                     raise ValueError(msg)
@@ -315,7 +346,7 @@ def _check_sbatch_arg(text: str) -> None:
     key = text.partition("=")[0]
     if not _SBATCH_KEY.fullmatch(key):
         msg = (
-            f"--sbatch-arg {text!r}: write KEY or KEY=VALUE with the long name of an sbatch option "
+            f"--sbatch-arg {key!r}: write KEY or KEY=VALUE with the long name of an sbatch option "
             "and no dashes, like licenses=matlab"
         )
         raise ValueError(msg)
@@ -330,16 +361,16 @@ def _check_sbatch_arg(text: str) -> None:
 
 
 def _check_env(text: str) -> None:
-    name, equals, _ = text.partition("=")
+    name, equals, value = text.partition("=")
     if not is_variable(name):
         msg = f"--env {name!r} is not the name of an environment variable"
         raise ValueError(msg)
     if not equals and name.startswith(("SBATCH_", "SLURM_")):
         msg = f"--env {name}: sbatch reads this variable itself, and it would override the script"
         raise ValueError(msg)
-    if equals and _SECRET_NAME.search(name):
+    if equals and (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)):
         msg = (
-            f"--env {name}=...: the name looks like a secret, and a value given here is written into "
+            f"--env {name}=...: this looks like a secret, and a value given here is written into "
             f"the script; export {name} and pass it by name: --env {name}"
         )
         raise ValueError(msg)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 GROUP = "medarc_plugin"
 """The entry-point group of third-party plugins."""
 
+FAILURES = (Exception, SystemExit)
+"""What a plugin may raise: one that exits must not end the launch as if all were well."""
+
 BUILT_IN = {
     "slurm": slurm,
     "local": local,
@@ -117,7 +120,7 @@ class Plugins:
         for name, implementation in _implementations(self.manager, "medarc_submitted"):
             try:
                 implementation(submission=submission, plan=plan)
-            except Exception as error:
+            except FAILURES as error:
                 failures.append(f"plugin {name!r}: {type(error).__name__}: {error}")
         return tuple(failures)
 
@@ -139,7 +142,7 @@ class _Blamed:
                 return part(*arguments, **named)
             except MedarcError:
                 raise
-            except Exception as error:
+            except FAILURES as error:
                 raise PluginError(
                     self._plugin,
                     f"{name} of its backend {self._backend.name!r} raised {type(error).__name__}: {error}",
@@ -187,7 +190,7 @@ def _load_entry_points(manager: pluggy.PluginManager, blocked: set[str]) -> None
             )
         try:
             manager.register(entry.load(), entry.name)
-        except Exception as error:
+        except FAILURES as error:
             raise PluginError(
                 entry.name,
                 f"of distribution {distribution!r} cannot be loaded: {type(error).__name__}: {error}",
@@ -237,7 +240,7 @@ def _calls(manager: pluggy.PluginManager, hook: str, **arguments: object) -> Ite
             yield name, list(result) if hasattr(result, "__next__") else result
         except MedarcError as error:
             raise PluginError(name, error.message, hint=error.hint) from error
-        except Exception as error:
+        except FAILURES as error:
             raise PluginError(name, f"{hook} raised {type(error).__name__}: {error}") from error
 
 
@@ -246,4 +249,7 @@ def _items(plugin: str, hook: str, result: object) -> list[Any]:
         return []
     if isinstance(result, str) or not hasattr(result, "__iter__"):
         raise PluginError(plugin, f"{hook} must return a list, not {result!r}")
-    return list(result)
+    try:
+        return list(result)
+    except FAILURES as error:
+        raise PluginError(plugin, f"{hook} raised {type(error).__name__}: {error}") from error

@@ -40,8 +40,13 @@ class Completed:
     def describe(self) -> str:
         """Say what was run, how it ended and what it wrote, for an error message."""
         words = (self.stderr.strip() or self.stdout.strip()) or "(it printed nothing)"
+        if len(words) > MOST_SHOWN:
+            words = "..." + words[-MOST_SHOWN:]
         return f"`{show(self.argv)}` ended with exit code {self.returncode}:\n{words}"
 
+
+MOST_SHOWN = 4000
+"""Characters of a command's output that an error message shows, from its end."""
 
 NOT_FOUND = 127
 TIMED_OUT = 124

@@ -204,7 +204,7 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
         return UsageError(message)
     name = str(finding["loc"][0])
     if finding["type"] != "value_error":
-        # What stands under `env` may be a secret: `[slurm.env]` with a token is an easy mistake.
-        got = "" if name == "env" else f" (got {finding['input']!r})"
+        # What stands under these may be a secret: `[slurm.env]` with a token is an easy mistake.
+        got = "" if name in {"env", "sbatch_arg", "setup"} else f" (got {finding['input']!r})"
         message = f"{message[0].lower()}{message[1:]}{got}"
     return OptionError(flag(name), message, source=sources.get(name))

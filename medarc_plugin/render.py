@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import RenderError
+from medarc_plugin.process import NOT_FOUND, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,3 +93,17 @@ def check_script(name: str, text: str) -> None:
                 )
         elif line.strip() and not line.lstrip().startswith("#"):
             command_seen = True
+
+
+def check_syntax(name: str, text: str) -> None:
+    """Let bash read a script whose words are not all ours.
+
+    Raises:
+        RenderError: It cannot.
+    """
+    done = run(["/bin/bash", "-n"], stdin=text, timeout=10)
+    if not done.ok and done.returncode != NOT_FOUND:
+        raise RenderError(
+            f"template {name}: bash cannot read the script:\n{done.stderr.strip()}",
+            hint="check --setup, pre_run_command and --template-path",
+        )

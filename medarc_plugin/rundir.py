@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, Submission
@@ -23,8 +25,22 @@ if TYPE_CHECKING:
 LAUNCHER_ENTRIES = frozenset({"configs", "rl.sbatch", "sft.sbatch"})
 """What a launcher writes before a run starts; beside these, prime-rl's guard allows `job_*.log`."""
 
-FOREIGN_ENTRIES = frozenset({".git", "pyproject.toml", ".venv"})
-"""What stands in a project and never in a run: `--clean` keeps away from it."""
+RUN_ENTRIES = (
+    *(
+        "checkpoints",
+        "weights",
+        "weights_*",
+        "rollouts",
+        "broadcasts",
+        "evals",
+        "logs",
+        "wandb",
+        "traces",
+        "token_exports",
+    ),
+    *("metrics*.jsonl", "*.sbatch"),
+)
+"""What prime-rl leaves in a run directory. `--clean` deletes no folder that holds anything else."""
 
 
 def artifacts(run_dir: Path, script: str) -> list[str]:
@@ -51,13 +67,8 @@ def read_submission(files: RunFiles) -> Submission | None:
     """
     try:
         record = json.loads(files.submission.read_text(encoding="utf-8"))
-        return Submission(
-            **{
-                **record,
-                "script": Path(record["script"]),
-                "log": Path(record["log"]),
-            }
-        )
+        _check_record(record)
+        return Submission(**{**record, "script": Path(record["script"]), "log": Path(record["log"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -154,6 +165,22 @@ def clean(files: RunFiles) -> None:
         raise RunDirectoryError(f"{run_dir} cannot be cleaned: {error}") from None
 
 
+def _check_record(record: Any) -> None:  # noqa: ANN401 - whatever the file holds
+    """Refuse a record that somebody else's hand has changed.
+
+    Raises:
+        ValueError: A value is of a kind that no launch writes.
+    """
+    if not isinstance(record, dict):
+        raise TypeError("it is no table")
+    for name, value in record.items():
+        expected = int if name == "exit_code" else str
+        if not isinstance(value, expected) and value is not None:
+            raise ValueError(f"{name} is {value!r}")
+    if not re.fullmatch(r"\d+|local-\d+", record["job_id"]):
+        raise ValueError(f"job_id is {record['job_id']!r}")
+
+
 def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
     """Allow --clean for what is plainly a run and nothing else."""
     if os.environ.get("NEVER_CLEAN"):
@@ -161,23 +188,22 @@ def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
             f"{run_dir}: --clean is refused because NEVER_CLEAN is set, which prime-rl honours too",
             hint="unset NEVER_CLEAN, or choose another --output-dir",
         )
-    foreign = sorted(FOREIGN_ENTRIES & set(left))
-    if foreign or Path.cwd().is_relative_to(run_dir.resolve()):
-        what = f"it holds {foreign[0]}" if foreign else "it is where you are"
-        raise RunDirectoryError(
-            f"--clean would delete {run_dir}, which is more than a run: {what}",
-            hint="choose another --output-dir, or delete the folder yourself",
-        )
     configs = run_dir / "configs"
-    known = [f"{name}.{suffix}" for name in ENTRYPOINTS for suffix in ("json", "toml")]
-    looks_like_run = (configs / "launch").is_dir() or any(
-        (configs / name).is_file() for name in [*known, "trainer.json", "trainer.toml"]
-    )
-    if left and not looks_like_run:
+    resolved = [f"{name}.json" for name in (*ENTRYPOINTS, "trainer", "orchestrator")]
+    foreign = [name for name in left if not any(fnmatch(name, pattern) for pattern in RUN_ENTRIES)]
+    what = None
+    if foreign:
+        what = f"it holds {', '.join(foreign[:5])}"
+    elif Path.cwd().is_relative_to(run_dir.resolve()):
+        what = "it is where you are"
+    elif configs.is_symlink() or (configs / "launch").is_symlink():
+        what = "its configs are a link to somewhere else"
+    elif left and not any((configs / name).is_file() for name in [*resolved, "launch/launch.json"]):
+        what = f"it has no resolved config below configs/, and holds {', '.join(left[:5])}"
+    if what:
         raise RunDirectoryError(
-            f"--clean would delete {run_dir}, which does not look like a run: it has no resolved "
-            f"config below configs/, and holds {', '.join(left[:5])}",
-            hint="choose another --output-dir, or delete the folder yourself",
+            f"--clean would delete {run_dir}, which is not a run and nothing else: {what}",
+            hint="choose another --output-dir, or delete by hand what may go",
         )
 
 

@@ -22,7 +22,7 @@ def medarc_job_environment(plan: JobPlan) -> Mapping[str, str]:
     options = plan.options
     found: dict[str, str] = {}
     if options.hf_cache_dir is not None:
-        found["HF_HOME"] = str(options.hf_cache_dir.expanduser().absolute())
+        found["HF_HOME"] = str(options.hf_cache_dir.absolute())
     if options.hf_hub_offline:
         found["HF_HUB_OFFLINE"] = "1"
     return found

@@ -59,7 +59,7 @@ def new_plan(
         python=python,
         module=f"prime_rl.entrypoints.{resolved.entrypoint}",
         arguments=("@", str(files.config)),
-        working_directory=(options.project_dir or Path()).expanduser().absolute(),
+        working_directory=(options.project_dir or Path()).absolute(),
         modules=options.module,
         setup=(*options.setup, *((options.pre_run_command,) if options.pre_run_command else ())),
         environment=_environment(options),
@@ -77,7 +77,7 @@ def new_plan(
         launch=launch,
         files=files,
         template=options.template_path.name if options.template_path else f"{resolved.entrypoint}.sbatch.j2",
-        template_path=options.template_path.expanduser().absolute() if options.template_path else None,
+        template_path=options.template_path.absolute() if options.template_path else None,
         template_context=_prime_rl_context(resolved, options, files),
         provenance=_provenance(resolved, request),
     )

@@ -22,7 +22,7 @@ from medarc_plugin.models import (
     TextFile,
 )
 from medarc_plugin.options import SlurmOptions, knobs, megabytes
-from medarc_plugin.render import check_script, render
+from medarc_plugin.render import check_script, check_syntax, render
 from medarc_plugin.slurm import directives, gateway
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class SlurmBackend:
         """Render script, config, plan and job code: see `medarc_plugin.models.Backend.render`."""
         text = render(plan.template, script_context(plan), template_dirs)
         check_script(plan.template, text)
+        if plan.launch.setup or plan.template_path:
+            check_syntax(plan.template, text)
         return (TextFile(plan.files.script, text, 0o755), *planning.run_file_texts(plan))
 
     def command(self, plan: JobPlan) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class SlurmBackend:
         again = gateway.job_with_token(submission.token, at)
         if not submission.job_id or not (again.over or again.state == gateway.UNKNOWN):
             return again
-        return gateway.job_state(submission.job_id, at, submission.token)
+        return gateway.job_state(submission.job_id, at, submission.token, submission.script)
 
     def cancel(self, submission: Submission) -> None:
         """`scancel JOB`."""

@@ -116,6 +116,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
     while tokens:
         token = tokens.pop(0)
         if token == "--":
+            _refuse_ours(tokens)
             parsed.passed += tokens
             break
         name, attached = _flag_in(token, spellings)
@@ -226,6 +227,15 @@ def _resumes(passed: Sequence[str]) -> bool:
     return resume
 
 
+def _refuse_ours(tokens: Sequence[str]) -> None:
+    """`[slurm]` is ours in files too, so prime-rl would never see these."""
+    for token in tokens:
+        if token.startswith("--slurm."):
+            raise UsageError(
+                f"{token} stands after `--`, where everything is prime-rl's", hint="move it before"
+            )
+
+
 def _value(name: str, attached: str | None, tokens: list[str]) -> str:
     if attached is not None:
         return attached
@@ -285,7 +295,7 @@ def _run_dir(text: str | None) -> Path | None:
         return None
     if "\0" in text or "\n" in text or "\r" in text:
         raise UsageError(f"--output-dir cannot hold a line break or NUL character: {text!r}")
-    path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - also removes `..`
+    path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - see `..` and `~nobody`
     if not text.strip() or not path.name:
         raise UsageError(f"--output-dir {text!r} is not a folder that a run can have to itself")
     return path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from medarc_plugin.errors import MedarcError
 
@@ -19,12 +20,23 @@ INTERRUPTED = 130
 
 def say(text: str = "") -> None:
     """Print narration."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place
+    _print(text, sys.stderr)
 
 
 def fact(text: str) -> None:
     """Print what a script may read."""
-    print(text, flush=True)  # noqa: T201 - the other one
+    _print(text, sys.stdout)
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print a line. A reader that went away (`| head -1`), or a closed stream, ends no launch half-way."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # Nothing may be left to be flushed at exit, where it would raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(text: str) -> None:
@@ -38,6 +50,12 @@ def guarded(command: Callable[[], int]) -> int:
     Returns:
         The exit code.
     """
+    _prepare_streams()
+    try:
+        os.getcwd()  # noqa: PTH109 - asks the kernel, and nothing else
+    except OSError:
+        say(f"{_painted('error:', '31')} the current directory does not exist any more")
+        return MedarcError.exit_code
     try:
         return command()
     except MedarcError as error:
@@ -48,10 +66,13 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away, `| head -1` say. Nothing is left to be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _prepare_streams() -> None:
+    """Print every name and path, in a terminal that cannot show it as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_plan(prepared: Prepared) -> None:

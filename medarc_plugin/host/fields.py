@@ -251,8 +251,8 @@ def facts(document: Document, entrypoint: str) -> Document:
     """
     per_node = _count(document, "deployment.gpus_per_node", 8)
     found: Document = {
-        "output_dir": get(document, "output_dir") or DEFAULT_OUTPUT_DIR,
-        "run_dir_name": get(document, "run.dir") or get(document, "run.name"),
+        "output_dir": _path(document, "output_dir") or DEFAULT_OUTPUT_DIR,
+        "run_dir_name": _path(document, "run.dir") or _path(document, "run.name"),
         "gpus_per_node": per_node,
         "clean": _true(document, "clean"),
         "dry_run": _true(document, "dry_run"),
@@ -301,6 +301,15 @@ def _environments(document: Document) -> list[str]:
             if isinstance(name, str) and name not in names:
                 names.append(name)
     return names
+
+
+def _path(document: Document, path: str) -> str | None:
+    value = get(document, path)
+    if value is not None and not isinstance(value, str):
+        raise FieldError(f"{path} = {value!r} is not a path")
+    if value is not None and ".." in value.split("/") and path != "output_dir":
+        raise FieldError(f"{path} = {value!r} leads out of output_dir")
+    return value
 
 
 def _first(document: Document, *paths: str) -> int | None:

@@ -94,7 +94,7 @@ def commit_of(directory: Path | None) -> tuple[str | None, bool]:
 
 
 def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> Host:
-    directory = directory.expanduser().absolute()
+    directory = _expanded(directory)
     if not directory.is_dir():
         raise HostBrokenError(f"{source}: {directory} is not a folder", hint=GET_PRIME_RL)
     if not is_checkout(directory):
@@ -105,10 +105,15 @@ def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> H
         )
     named = environment.get("PRIME_RL_PYTHON")
     # The link itself and not what it points to: that is how Python knows its environment.
-    python = Path(named).expanduser().absolute() if named else directory / ".venv" / "bin" / "python"
+    python = _expanded(Path(named)) if named else directory / ".venv" / "bin" / "python"
     if not os.access(python, os.X_OK) or python.is_dir():
         raise HostBrokenError(
             f"{source}: prime-rl's interpreter {python} is missing or cannot be run",
             hint=f"`uv sync --all-extras` in {directory} makes it; PRIME_RL_PYTHON names another",
         )
     return Host(python, directory, source)
+
+
+def _expanded(path: Path) -> Path:
+    """Make a path absolute; a `~` that names nobody stays, as in a shell."""
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - the other raises

@@ -81,6 +81,8 @@ def _load(arguments: list[str]) -> dict[str, Any]:
         raise UsageError(error.message) from None
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError("a config file is nested too deeply to be one") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"a config file is not UTF-8 text: {error}") from None
     except (AttributeError, TypeError):

@@ -150,8 +150,24 @@ def _ask(request: Request, wishes: dict[str, Any], host: Host) -> dict[str, Any]
                 f"prime-rl's interpreter {host.python} ({host.source}) {what}:\n{done.describe()}",
                 hint="`uv sync --all-extras` in prime-rl's checkout repairs its environment",
             )
-        answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
+        answer = _read_answer(answer_file, host)
     _raise_for(answer, host)
+    return answer
+
+
+def _read_answer(path: Path, host: Host) -> dict[str, Any]:
+    """Read what the resolver wrote; whoever else answered is no prime-rl."""
+    try:
+        answer: dict[str, Any] = json.loads(path.read_bytes())
+        if answer["kind"] == "resolved":
+            needed = (answer["document"]["output_dir"], answer["facts"]["train"], answer["shape"])
+            del needed
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HostBrokenError(
+            f"prime-rl's interpreter {host.python} ({host.source}) gave no answer that can be read: "
+            f"{type(error).__name__}: {error}",
+            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+        ) from None
     return answer
 
 
@@ -240,7 +256,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
     return Resolved(
         entrypoint=request.entrypoint,
         # A relative output_dir is one of the config's paths, which mean what they mean in the job.
-        run_dir=Path(os.path.abspath((options.project_dir or Path()).expanduser() / run_dir)),  # noqa: PTH100
+        run_dir=Path(os.path.abspath((options.project_dir or Path()) / run_dir)),  # noqa: PTH100
         gpus=gpus,
         gpus_per_node=found["gpus_per_node"],
         model=found["model"],

@@ -25,6 +25,8 @@ SUBMIT_TIMEOUT = 120.0
 QUERY_TIMEOUT = 20.0
 """Seconds for a query."""
 
+SIGNALLED, UNREADABLE = 128, 255
+
 GONE = "GONE"
 """State of a job that SLURM no longer knows."""
 
@@ -166,13 +168,17 @@ class Cluster:
 HERE = Cluster()
 
 
-def job_state(job_id: str, cluster: Cluster = HERE, token: str | None = None) -> JobState:
+def job_state(
+    job_id: str, cluster: Cluster = HERE, token: str | None = None, script: Path | None = None
+) -> JobState:
     """Ask SLURM how a job is doing: the controller first, then accounting.
 
     Args:
         job_id: The job's id.
         cluster: The cluster that took it.
-        token: The word in the job's comment; a job with that id and without the word is another's.
+        token: The word in the job's comment.
+        script: The job's script. A job with that id and neither the word nor the script is another's: ids
+            are used again, and sites rewrite comments.
 
     Returns:
         The state; `GONE` for a job that SLURM no longer knows, `UNKNOWN` when nobody can be asked.
@@ -185,7 +191,8 @@ def job_state(job_id: str, cluster: Cluster = HERE, token: str | None = None) ->
     if done.ok and "JobState=" in done.stdout:
         found = _fields(done.stdout)
         # In the whole text, since a comment may hold words that read like further fields.
-        if token and "Comment" in found and token not in done.stdout:
+        ours = token is None or token in done.stdout or f"Command={script} " in done.stdout
+        if not ours and "Comment" in found:
             return JobState(GONE)
         return JobState(found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList"))
     if "Invalid job id" not in done.stderr:
@@ -264,10 +271,12 @@ def _refused(done: Completed, script: Path) -> SubmissionError:
             f"sbatch was not found on this machine; {kept}",
             hint="submit from a login node of the cluster, or add --sandbox to try it here",
         )
-    if done.returncode == TIMED_OUT:
+    # 255 is sbatch's own exit code for what it cannot read.
+    killed = done.returncode < 0 or SIGNALLED < done.returncode < UNREADABLE
+    if done.returncode == TIMED_OUT or killed:
+        how = "was killed" if killed else f"did not answer within {SUBMIT_TIMEOUT:g} s"
         return SubmissionError(
-            f"sbatch did not answer within {SUBMIT_TIMEOUT:g} s, so the job may or may not have been "
-            f"accepted; {kept}",
+            f"sbatch {how}, so the job may or may not have been accepted; {kept}",
             hint="`squeue --me` shows it when it was; submit again only when it is not there",
         )
     words = done.stderr.strip() or done.stdout.strip()

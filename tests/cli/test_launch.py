@@ -466,8 +466,10 @@ def test_a_dry_run_deletes_nothing(here: Run, run_dir: Path) -> None:
 
     result = here("rl", "--backend", "slurm", *RL, "--clean", "--dry-run")
 
-    assert result.code == 0
+    assert result.code == 2
+    assert "which --clean would delete and a dry run must not" in result.err
     assert (run_dir / "checkpoints").is_dir()
+    assert (run_dir / "configs" / "rl.json").read_text() == ""
 
 
 @pytest.mark.parametrize("how", [("--no-clean",), ("--clean", "false"), ("--clean=false",)])
@@ -505,6 +507,7 @@ def test_a_launch_waits_for_no_other_and_deletes_nothing_under_it(
     here: Run, run_dir: Path, host: Path, slurm: Slurm
 ) -> None:
     (run_dir / LAUNCH).mkdir(parents=True)
+    (run_dir / "configs" / "rl.json").touch()
     (run_dir / "checkpoints").mkdir()
     with (run_dir / LAUNCH / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -238,7 +238,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r
 
 
 @settings(max_examples=50, deadline=None)
-@given(name=TEXT, folder=TEXT, value=TEXT, module=TEXT)
+@given(name=TEXT.filter(str.strip), folder=TEXT, value=TEXT, module=TEXT.filter(str.strip))
 def test_bash_can_read_whatever_the_values_are(name: str, folder: str, value: str, module: str) -> None:
     options = {"job_name": name, "project_dir": f"/p{folder}", "env": [f"A={value}"], "module": [module]}
 

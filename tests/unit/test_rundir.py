@@ -140,8 +140,8 @@ def test_clean_takes_a_run_away_and_nothing_beside_it(plan: JobPlan) -> None:
     )
     kept = plan.run_dir.parent / "kept"
     kept.touch()
-    (plan.run_dir / "link").symlink_to(kept)
-    (plan.run_dir / "folder").symlink_to(plan.run_dir.parent, target_is_directory=True)
+    (plan.run_dir / "logs" / "link").symlink_to(kept)
+    (plan.run_dir / "checkpoints").symlink_to(plan.run_dir.parent, target_is_directory=True)
 
     check(plan, clean=True)
     with rundir.locked(plan.files):
@@ -158,7 +158,7 @@ def test_clean_takes_a_run_away_and_nothing_beside_it(plan: JobPlan) -> None:
 def test_clean_keeps_away_from_a_folder_that_is_no_run(plan: JobPlan) -> None:
     fill(plan, "thesis.tex", "configs/mine.toml")
 
-    with pytest.raises(RunDirectoryError, match="does not look like a run"):
+    with pytest.raises(RunDirectoryError, match=r"it holds thesis\.tex"):
         check(plan, clean=True)
 
 
@@ -175,6 +175,25 @@ def test_clean_keeps_away_from_where_one_is(work: Path) -> None:
     fill(plan, "configs/rl.toml")
 
     with pytest.raises(RunDirectoryError, match="it is where you are"):
+        check(plan, clean=True)
+
+
+def test_clean_follows_no_link_out_of_the_run(plan: JobPlan, work: Path) -> None:
+    elsewhere = work / "elsewhere"
+    (elsewhere / "launch").mkdir(parents=True)
+    (elsewhere / "rl.json").touch()
+    plan.run_dir.mkdir(parents=True)
+    (plan.run_dir / "metrics.jsonl").touch()
+    (plan.run_dir / "configs").symlink_to(elsewhere, target_is_directory=True)
+
+    with pytest.raises(RunDirectoryError, match="a link to somewhere else"):
+        check(plan, clean=True)
+
+
+def test_clean_spares_a_run_below_another(plan: JobPlan) -> None:
+    fill(plan, "configs/rl.json", "metrics.jsonl", "child/configs/launch/launch.json")
+
+    with pytest.raises(RunDirectoryError, match="it holds child"):
         check(plan, clean=True)
 
 

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from medarc_plugin.errors import SandboxError
-from medarc_plugin.sandbox import folder
+from medarc_plugin.sandbox import Sandbox, folder
 from medarc_plugin.sandbox.gpus import allot
 from medarc_plugin.sandbox.spec import SandboxSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def record(short: Path) -> folder.Record:
@@ -141,6 +138,50 @@ def test_the_short_path_follows_a_moved_folder_but_not_a_copy(tmp_path: Path) ->
     assert folder.leads_to(short, tmp_path / "moved")
     assert folder.point(short, tmp_path / "moved")
     assert (short / "d").samefile(tmp_path / "moved")
+
+
+def test_a_short_path_is_found_by_its_text_once_the_folder_is_gone(tmp_path: Path) -> None:
+    directory = tmp_path / "s"
+    directory.mkdir()
+    short = folder.new_short()
+    try:
+        folder.point(short, directory)
+        directory.rmdir()
+
+        assert folder.shorts_of(directory) == [short]
+        assert folder.shorts_of(tmp_path / "other") == []
+    finally:
+        folder.remove_short(short)
+
+
+def test_somebody_elses_short_path_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = folder.new_short()
+    try:
+        folder.point(short, tmp_path)
+        monkeypatch.setattr(os, "geteuid", lambda: 4321)
+
+        assert folder.shorts_of(tmp_path) == []
+    finally:
+        monkeypatch.undo()
+        folder.remove_short(short)
+
+
+def test_the_environment_is_a_sandboxs_or_that_of_one_to_come(tmp_path: Path) -> None:
+    for name in ("missing", "empty", "down"):
+        directory = tmp_path / name
+        if name != "missing":
+            directory.mkdir()
+        if name == "down":
+            folder.save(directory, record(tmp_path / "short"))
+
+        assert Sandbox(directory).environment() == {"SLURM_CONF": f"{directory}/slurm.conf"}
+
+
+def test_the_environment_of_what_is_no_sandbox_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path, tmp_path / "file", tmp_path / "file" / "below", Path("/")):
+        with pytest.raises(SandboxError):
+            Sandbox(directory).environment()
 
 
 def test_only_short_paths_of_ours_are_removed(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Launches that are cut off, misled or misread: nothing is half done, and nothing fails in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from standins import Slurm
+
+    Run = Callable[..., Any]
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "reverse_text"
+SFT = ("--backend", "slurm", "@", str(EXAMPLES / "sft.toml"), "--output-dir", "runs/a", "--gpus", "1")
+SECRET = "hf_qWertzuiop"
+
+
+@pytest.fixture(autouse=True)
+def _host(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
+
+
+def test_a_submission_that_was_cut_off_is_found_by_its_token(here: Run, work: Path, slurm: Slurm) -> None:
+    here("sft", *SFT, "--dry-run")
+    token = json.loads((work / "runs/a/configs/launch/launch.json").read_text())["token"]
+    slurm.set(jobs={"23": {"state": "PENDING", "comment": f"mine [medarc:{token}]"}})
+
+    again = here("sft", *SFT)
+
+    assert again.code == 2
+    assert "belongs to job 23 (PENDING)" in again.err
+    assert slurm.calls("sbatch") == []
+
+
+@pytest.mark.parametrize("code", [-9, 137])
+def test_an_sbatch_that_was_killed_is_no_refusal(
+    here: Run, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (slurm.programs / "sbatch").write_text(f"#!/bin/sh\n{'kill -9 $$' if code < 0 else f'exit {code}'}\n")
+    del monkeypatch
+
+    result = here("sft", *SFT)
+
+    assert result.code == 2
+    assert "may or may not have been accepted" in result.err
+    assert "submit again only when it is not there" in result.err
+
+
+def test_a_reader_that_goes_away_stops_no_submission(work: Path, slurm: Slurm) -> None:
+    script = Path(sys.executable).with_name("sft")
+    done = subprocess.run(
+        ["/bin/bash", "-c", '"$@" 2>&1 | true; exit "${PIPESTATUS[0]}"', "bash", script, *SFT],
+        env=os.environ,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert len(slurm.calls("sbatch")) == 1
+    assert (work / "runs/a/configs/launch/submission.json").is_file()
+
+
+def test_the_value_of_a_secret_is_written_nowhere_however_it_came_there(
+    here: Run, work: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+
+    results = [
+        here("sft", *SFT, "--setup", f"export HF_TOKEN={SECRET}"),
+        here("sft", *SFT, "--env", f"PLAIN={SECRET}"),
+        here("sft", *SFT, "--monitors.wandb.project", SECRET),
+    ]
+
+    assert [(result.code, SECRET in result.err) for result in results] == [(2, False)] * 3
+    assert all("the value of HF_TOKEN would be written into" in result.err for result in results)
+    assert not (work / "runs").exists()
+    assert slurm.calls("sbatch") == []
+
+
+ANSWERS = ["garbage", "{}", "[]", "null", '{"kind": "resolved"}', "\udcff"]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_interpreter_that_answers_something_else_is_no_prime_rl(
+    here: Run, work: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    python = work / "python"
+    text = f"#!{sys.executable}\nimport sys\nopen(sys.argv[3], 'wb').write({os.fsencode(answer)!r})\n"
+    python.write_text(text)
+    python.chmod(0o755)
+    monkeypatch.setenv("PRIME_RL_PYTHON", str(python))
+
+    result = here("sft", *SFT, "--dry-run")
+
+    assert result.code == 2
+    assert "gave no answer that can be read" in result.err
+    assert not (work / "runs").exists()
+
+
+def test_a_shell_line_that_bash_cannot_read_is_refused(here: Run, work: Path) -> None:
+    result = here("sft", *SFT, "--setup", "if then", "--dry-run")
+
+    assert result.code == 2
+    assert "bash cannot read the script" in result.err
+    assert not (work / "runs").exists()
+
+
+def test_a_current_directory_that_is_gone_is_said_so(cli: Run, work: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        result = cli("sft", *SFT, "--dry-run")
+    finally:
+        os.chdir(work)
+
+    assert result.code == 2
+    assert "the current directory does not exist any more" in result.err
+
+
+@pytest.mark.parametrize("argv", [("--project-dir", "~nobody-here/x"), ("--hf-cache-dir", "~nobody-here")])
+def test_a_home_of_nobody_is_a_name_like_any_other(here: Run, argv: tuple[str, str]) -> None:
+    result = here("sft", *SFT, *argv, "--dry-run")
+
+    assert "Traceback" not in result.err
+    assert result.code == (2 if argv[0] == "--project-dir" else 0)
+
+
+def test_an_option_behind_the_dashes_is_not_lost_in_silence(here: Run) -> None:
+    result = here("sft", *SFT, "--dry-run", "--", "--slurm.partition", "gpu")
+
+    assert result.code == 2
+    assert "--slurm.partition stands after `--`" in result.err
+
+
+def test_a_plugin_that_exits_does_not_end_a_launch_as_if_all_were_well(
+    here: Run, work: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(plan: object) -> None:
+        del plan
+        raise SystemExit(0)
+
+    monkeypatch.setattr("medarc_plugin.preflight.medarc_preflight.__code__", leave.__code__)
+
+    result = here("sft", *SFT)
+
+    assert result.code == 2
+    assert "plugin 'preflight'" in result.err
+    assert not (work / "runs").exists()
+    assert slurm.calls("sbatch") == []
