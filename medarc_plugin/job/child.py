@@ -12,17 +12,19 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 # What SLURM, a user or a terminal sends to end a run or to announce its end.
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FETCHED = (*STOPS, signal.SIGCHLD)
 
 REAP_SECONDS = 1.0
+GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.05
 
 
 class StoppedError(Exception):
@@ -106,6 +108,45 @@ def wait(
         if arrived.si_signo != signal.SIGCHLD:
             on_stop(arrived.si_signo)
     return process.returncode
+
+
+def left_behind(process: subprocess.Popen[bytes]) -> tuple[int, ...]:
+    """List what still runs of the process group that an ended command led.
+
+    Zombies are left out: in a container there may be nobody who ever waits for them.
+    """
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text(errors="replace")
+        except OSError:
+            continue
+        # The name in the second field may hold spaces and brackets: count from its end.
+        state, _, group = stat.rpartition(")")[2].split()[:3]
+        if int(group) == process.pid and state not in ("Z", "X"):
+            pids.append(int(entry.name))
+    return tuple(pids)
+
+
+def end_rest(process: subprocess.Popen[bytes], on_stop: Callable[[int], None]) -> None:
+    """End the process group that an ended command led: SIGTERM, and SIGKILL for what ignores it.
+
+    Args:
+        process: The command, which has ended.
+        on_stop: Called with each signal to stop that arrives meanwhile.
+    """
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, REAP_SECONDS)):
+        if not left_behind(process):
+            return
+        send(process, number)
+        end = time.monotonic() + seconds
+        # They are no children of this process, so that no signal tells of their end.
+        while left_behind(process) and time.monotonic() < end:
+            arrived = signal.sigtimedwait(STOPS, _POLL_SECONDS)
+            if arrived is not None:
+                on_stop(arrived.si_signo)
 
 
 @dataclass(frozen=True)

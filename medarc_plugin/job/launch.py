@@ -51,6 +51,7 @@ class Launch:
         name: Name of the run.
         entrypoint: `rl`, `sft` or `inference`.
         run_dir: The run directory.
+        token: What tells this submission from others; empty when there is none.
         python: prime-rl's interpreter; `None` when none was found at submission.
         prime_rl_dir: prime-rl's checkout, when it is one.
         module: Module to run with `python -m`.
@@ -69,6 +70,7 @@ class Launch:
     name: str
     entrypoint: str
     run_dir: Path
+    token: str
     python: Path | None
     prime_rl_dir: Path | None
     module: str
@@ -140,6 +142,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         name=str(document["name"]),
         entrypoint=str(document["entrypoint"]),
         run_dir=Path(document["run_dir"]),
+        token=str(document.get("token") or ""),
         python=_path(document["python"]),
         prime_rl_dir=_path(document["prime_rl_dir"]),
         module=str(document["module"]),

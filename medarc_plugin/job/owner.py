@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import record
 from .allocation import AllocationError, allocated_gpus
 from .checks import CHECKS, FAIL, Check, Subject, read_config
-from .child import StoppedError, hold_signals, pending_stop, send, start, wait
+from .child import StoppedError, end_rest, hold_signals, left_behind, pending_stop, send, start, wait
 from .environment import is_executable, prime_rl_environment
 from .launch import Launch, LaunchError, read_launch
 from .log import Log
@@ -22,7 +22,6 @@ from .ports import Lease, NoPortsError, rewritten, take
 from .primerl import address_in_use, ask_prime_rl, trained
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping, Sequence
 
 CHECKS_FAILED = 3
@@ -33,6 +32,10 @@ RESUMABLE = ("rl", "sft")
 
 # The first, and again on other ports at most three times.
 MOST_LAUNCHES = 4
+
+
+class ConfigError(Exception):
+    """The config that an attempt is to launch with cannot be written."""
 
 
 @dataclass
@@ -49,8 +52,8 @@ class Attempt:
     signals: list[str] = field(default_factory=list)
     failed: list[Check] = field(default_factory=list)
 
-    def line(self, exit_code: int, log: Log) -> dict[str, Any]:
-        """The record of this attempt."""
+    def beginning(self) -> dict[str, Any]:
+        """What is known of this attempt from its start."""
         variables = os.environ
         return {
             "attempt": self.number,
@@ -58,8 +61,14 @@ class Attempt:
             "restart_count": restart_count(variables),
             "host": self.node.host if self.node else os.uname().nodename,
             "gpus": list(self.gpus or ()),
-            "ports": list(self.ports or ()),
             "started": self.started,
+        }
+
+    def line(self, exit_code: int, log: Log) -> dict[str, Any]:
+        """The record of this attempt."""
+        return {
+            **self.beginning(),
+            "ports": list(self.ports or ()),
             "ended": record.now(),
             "exit_code": exit_code,
             "reason": self.reason,
@@ -108,6 +117,7 @@ def run(attempt: Attempt, log: Log) -> int:
 
     gpus, gpu_problem = find_gpus(launch, attempt.node)
     attempt.gpus = gpus
+    keep(attempt, "started", {**attempt.beginning(), "token": launch.token}, log)
     run_id = record.stable_run_id(launch.folder)
     variables = prime_rl_environment(launch, given, gpus, run_id)
     subject = examine(launch, attempt.node, gpus, gpu_problem, variables)
@@ -125,6 +135,14 @@ def run(attempt: Attempt, log: Log) -> int:
         log.say(f"  {shlex.join(with_resume(launch, launch.command(), config, restarts > 0))}")
         return 0
     return launch_prime_rl(attempt, config, variables, restarts, log)
+
+
+def keep(attempt: Attempt, name: str, document: Mapping[str, Any], log: Log) -> None:
+    """Write a record of this attempt; the run goes on without it."""
+    try:
+        record.write_attempt(attempt.launch.run_dir, attempt.number, name, document)
+    except OSError as error:
+        log.say(f"cannot record how attempt {attempt.number} {name}: {error}")
 
 
 def restart_count(variables: Mapping[str, str]) -> int:
@@ -215,6 +233,10 @@ def launch_prime_rl(
             attempt.reason = "failed"
             log.say(f"no ports for this run: {error}")
             return CHECKS_FAILED
+        except ConfigError as error:
+            attempt.reason = "failed"
+            log.say(f"{error}\nhint: see that configs/attempts is a folder, its permissions and quota")
+            return CHECKS_FAILED
         if lease is not None:
             log.say(f"ports {lease.first + 1} to {lease.first + lease.size - 1} are this run's own")
         command = with_resume(launch, launch.command(path), config, restarts > 0 or count > 1)
@@ -235,6 +257,11 @@ def lease_ports(attempt: Attempt, config: Mapping[str, Any]) -> tuple[Lease | No
 
     Returns:
         The lease and the config's path; nothing for a run whose ports are left alone.
+
+    Raises:
+        NoPortsError: None are free.
+        OSError: They cannot be leased.
+        ConfigError: The config cannot be written.
     """
     launch = attempt.launch
     if launch.ports is None:
@@ -242,25 +269,27 @@ def lease_ports(attempt: Attempt, config: Mapping[str, Any]) -> tuple[Lease | No
     lease = take(int(launch.ports["size"]), launch.ports["above"])
     attempt.ports = (lease.first, lease.size)
     document = rewritten(config, launch.ports["slots"], lease)
-    return lease, record.write_config(launch.run_dir, attempt.number, launch.entrypoint, document)
+    try:
+        path = record.write_attempt(launch.run_dir, attempt.number, launch.entrypoint, document)
+    except OSError as error:
+        lease.release()
+        raise ConfigError(f"cannot write the config of this attempt: {error}") from error
+    return lease, path
 
 
 def start_prime_rl(attempt: Attempt, command: Sequence[str], variables: Mapping[str, str], log: Log) -> int:
-    """Start prime-rl, pass signals on, and wait for its end."""
+    """Start prime-rl, pass signals on, wait for its end, and end what it leaves behind."""
     launch = attempt.launch
-    record.write_attempt(
-        launch.run_dir,
-        attempt.number,
-        {
-            "command": list(command),
-            "working_directory": str(launch.working_directory),
-            "gpus": list(attempt.gpus or ()),
-            "environment": {
-                "CUDA_VISIBLE_DEVICES": variables.get("CUDA_VISIBLE_DEVICES", ""),
-                "PRL_RUN_ID": variables["PRL_RUN_ID"],
-            },
+    launched = {
+        "command": list(command),
+        "working_directory": str(launch.working_directory),
+        "gpus": list(attempt.gpus or ()),
+        "environment": {
+            "CUDA_VISIBLE_DEVICES": variables.get("CUDA_VISIBLE_DEVICES", ""),
+            "PRL_RUN_ID": variables["PRL_RUN_ID"],
         },
-    )
+    }
+    keep(attempt, "launched", launched, log)
     early = pending_stop()
     if early is not None:
         raise StoppedError(early)
@@ -272,7 +301,20 @@ def start_prime_rl(attempt: Attempt, command: Sequence[str], variables: Mapping[
         attempt.reason = "failed"
         log.say(f"prime-rl cannot be started: {error}")
         return CANNOT_START
-    code = wait_and_pass_on(process, attempt, log)
+
+    def pass_on(number: int) -> None:
+        name = signal.Signals(number).name
+        attempt.signals.append(name)
+        send(process, number)
+        log.say(f"{name} passed on to prime-rl")
+        try:
+            record.append_signal(launch.run_dir, attempt.number, name)
+        except OSError as error:
+            log.say(f"cannot record {name}: {error}")
+
+    code = wait(process, pass_on)
+    if code is None:
+        raise AssertionError("an unbounded wait came back without an exit code")
     seconds = time.monotonic() - began
     if code < 0:
         name = signal.Signals(-code).name
@@ -280,20 +322,9 @@ def start_prime_rl(attempt: Attempt, command: Sequence[str], variables: Mapping[
         code = SIGNALLED - code
     else:
         log.say(f"prime-rl ended with exit code {code} after {seconds:.1f} s")
+    rest = left_behind(process)
+    if rest:
+        log.say(f"ending {len(rest)} process(es) that prime-rl left behind")
+        end_rest(process, pass_on)
     attempt.reason = "finished" if code == 0 else "signalled" if attempt.signals else "failed"
-    return code
-
-
-def wait_and_pass_on(process: subprocess.Popen[bytes], attempt: Attempt, log: Log) -> int:
-    """Wait for prime-rl; every signal to stop goes on to its process group."""
-
-    def pass_on(number: int) -> None:
-        name = signal.Signals(number).name
-        attempt.signals.append(name)
-        send(process, number)
-        log.say(f"{name} passed on to prime-rl")
-
-    code = wait(process, pass_on)
-    if code is None:
-        raise AssertionError("an unbounded wait came back without an exit code")
     return code

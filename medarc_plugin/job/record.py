@@ -1,6 +1,11 @@
 """What stays in the run directory: the attempts, and the name that prime-rl knows the run by.
 
 All of it under `configs/`: prime-rl refuses a fresh run directory that holds anything else.
+
+An attempt's line in `attempts.jsonl` is written at its end. Of one that was killed before that,
+`configs/attempts/N/` tells how far it came: `started.json` is there from its start,
+`launched.json` from each start of prime-rl, and `signals.jsonl` has a line for each signal that
+was passed on to prime-rl.
 """
 
 from __future__ import annotations
@@ -42,24 +47,51 @@ def claim_attempt(run_dir: Path, restart_count: int) -> int:
         return restart_count + 1
 
 
-def write_attempt(run_dir: Path, number: int, document: Mapping[str, Any]) -> None:
-    """Write what an attempt really launched with, `configs/attempts/N/launched.json`."""
-    path = run_dir / "configs" / "attempts" / str(number) / "launched.json"
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+def write_attempt(run_dir: Path, number: int, name: str, document: Mapping[str, Any]) -> Path:
+    """Write a file of an attempt, `configs/attempts/N/NAME.json`, and return its path.
 
+    Args:
+        run_dir: The run directory.
+        number: The attempt.
+        name: `started`; `launched`, for what it really launched with; the entrypoint's name, for
+            the config that it launches with.
+        document: What to write.
 
-def write_config(run_dir: Path, number: int, entrypoint: str, document: Mapping[str, Any]) -> Path:
-    """Write the config that an attempt launches with, and return its path."""
-    path = run_dir / "configs" / "attempts" / str(number) / f"{entrypoint}.json"
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = _attempt(run_dir, number) / f"{name}.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
 
 
+def append_signal(run_dir: Path, number: int, name: str) -> None:
+    """Append a signal that arrived to `configs/attempts/N/signals.jsonl`.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _append(_attempt(run_dir, number) / "signals.jsonl", {"signal": name, "time": now()})
+
+
 def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
-    """Append a line to `attempts.jsonl`, in one write, so that attempts cannot mix."""
+    """Append an attempt that ended to `attempts.jsonl`.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _append(folder / "attempts.jsonl", document)
+
+
+def _attempt(run_dir: Path, number: int) -> Path:
+    return run_dir / "configs" / "attempts" / str(number)
+
+
+def _append(path: Path, document: Mapping[str, Any]) -> None:
+    """Append a line, in one write, so that attempts cannot mix."""
     line = json.dumps(document).encode() + b"\n"
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(folder / "attempts.jsonl", flags, 0o644)
+    descriptor = os.open(path, flags, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         # What a full disk once cut short must not swallow this line.

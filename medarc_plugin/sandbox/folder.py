@@ -280,12 +280,12 @@ def leads_to(short: Path, directory: Path) -> bool:
 
 
 def shorts_of(directory: Path) -> list[Path]:
-    """Find short paths that lead to a folder, when the record that names it is lost."""
+    """Find this user's short paths that lead to a folder, or led there before it was deleted."""
     return [
-        link.parent
+        short
         for parent in _SHORT_PARENTS
-        for link in Path(parent).glob(f"{_SHORT_PREFIX}*/{_LINK}")
-        if link.is_symlink() and _same(link, directory)
+        for short in Path(parent).glob(f"{_SHORT_PREFIX}*")
+        if _led_to(short, directory)
     ]
 
 
@@ -396,6 +396,17 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return False
+
+
+def _led_to(short: Path, directory: Path) -> bool:
+    link = short / _LINK
+    try:
+        if short.lstat().st_uid != os.geteuid():
+            return False
+        target = os.readlink(link)  # noqa: PTH115  text, not a path
+    except OSError:
+        return False
+    return _same(link, directory) or (target == str(directory) and not directory.exists())
 
 
 def _try_socket(directory: Path) -> None:

@@ -137,7 +137,7 @@ def _belongs(process: Process, marks: tuple[str, ...], proc: Path) -> bool:
         return any(_under(word.partition("=")[2] or word, marks) for word in process.arguments)
     entry = proc / str(process.pid)
     if program.startswith("slurmstepd") or program.endswith("slurmscriptd"):
-        return any(_under(path, marks) for path in _open(entry))
+        return any(_under(path, marks) for path in open_files(process.pid, proc))
     # SLURMD_NODENAME is what slurmd gives to jobs alone: a user's shell has SLURM_CONF too.
     variables = _environment(entry)
     return "SLURMD_NODENAME" in variables and _under(variables.get("SLURM_CONF", ""), marks)
@@ -164,10 +164,11 @@ def _read(entry: Path) -> Process | None:
     return Process(int(entry.name), int(parent), tuple(words))
 
 
-def _open(entry: Path) -> list[str]:
+def open_files(pid: int, proc: Path = PROC) -> list[str]:
+    """List the paths of a process's open files; that of a deleted file ends in ` (deleted)`."""
     paths = []
     try:
-        for descriptor in (entry / "fd").iterdir():
+        for descriptor in (proc / str(pid) / "fd").iterdir():
             paths.append(os.readlink(descriptor))  # noqa: PTH115, PERF401  a path or `socket:[1]`
     except OSError:
         pass

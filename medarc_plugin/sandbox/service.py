@@ -50,7 +50,12 @@ class Sandbox:
         self.directory = directory.resolve()
 
     def environment(self) -> dict[str, str]:
-        """Give the variables with which SLURM's commands speak to this sandbox."""
+        """Give the variables with which SLURM's commands speak to this sandbox, up or not.
+
+        Raises:
+            SandboxError: The folder is there, and neither is a sandbox nor could become one.
+        """
+        folder.check(self.directory)
         return {"SLURM_CONF": str(self.directory / "slurm.conf")}
 
     def up(self, spec: SandboxSpec | None = None) -> SandboxStatus:
@@ -80,23 +85,24 @@ class Sandbox:
     def down(self) -> None:
         """Cancel the jobs, end the daemons, remove the folder; nothing stays behind.
 
-        Without a sandbox it does nothing.
+        Without a sandbox it does nothing; one whose folder was deleted is ended all the same.
 
         Raises:
-            SandboxError: The folder is not a sandbox, holds files of others (which stay), or a
-                process cannot be ended.
+            SandboxError: The folder is not a sandbox, was moved, holds files of others (which
+                stay), or a process cannot be ended.
         """
-        if not folder.check(self.directory):
+        if not folder.check(self.directory) and not folder.shorts_of(self.directory):
             return
         with folder.locked(self.directory, create=False) as exists:
-            if not exists:
-                return
             shorts = self._shorts()
+            if not exists:
+                self._insist_on_deleted(shorts)
             self._end_jobs()
             self._end_processes(shorts)
             for short in shorts:
                 folder.remove_short(short)
-            folder.remove(self.directory)
+            if exists:
+                folder.remove(self.directory)
 
     def status(self) -> SandboxStatus:
         """See what there is, without changing anything.
@@ -296,12 +302,24 @@ class Sandbox:
         return nodes is not None and record.spec.nodes == sum(map(controller.is_ready, nodes))
 
     def _shorts(self) -> list[Path]:
-        """Find this sandbox's folders under /tmp, even when its record is damaged."""
+        """Find this sandbox's folders under /tmp, even when its record is damaged or gone."""
+        found = folder.shorts_of(self.directory)
         try:
             record = self._record()
         except folder.DamagedRecordError:
             record = None
-        return [record.short] if record else folder.shorts_of(self.directory)
+        return found if record is None else [record.short, *(one for one in found if one != record.short)]
+
+    def _insist_on_deleted(self, shorts: list[Path]) -> None:
+        """Make sure that the folder, which is not there, was not just moved: it is in use then."""
+        for process in processes.of_sandbox(map(str, shorts)):
+            for file in map(Path, processes.open_files(process.pid)):
+                home = file.parent.parent
+                if file.parent.name == "log" and (home / folder.RECORD).exists():
+                    raise SandboxError(
+                        f"the sandbox of {self.directory} was moved to {home}",
+                        hint=f"`medarc_slurm sandbox down --dir {home}` ends it",
+                    )
 
     def _end_jobs(self) -> None:
         """Let running jobs end as SLURM ends them, if there is still a SLURM to do it."""

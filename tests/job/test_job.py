@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -315,6 +316,117 @@ def test_a_signal_during_the_checks_ends_the_job(run: Any, until: Any, tmp_path:
     assert finished.code == 128 + getattr(signal, name)
     assert f"{name} arrived before prime-rl was started" in finished.log
     assert run.attempts()[0]["reason"] == "signalled"
+    assert not Path(run.variables["STANDIN_REPORT"]).exists()
+
+
+LEADER = """#!/bin/sh
+[ "$1" = -c ] && exec {python} "$@"
+sh -c '{child}' >{folder}/out 2>&1 &
+until [ -e {folder}/ready ]; do sleep 0.01; done
+exit 7
+"""
+
+
+def lead(run: Any, folder: Path, child: str) -> None:
+    """Make prime-rl a process that ends and leaves a child, which writes its id to `ready`."""
+    text = LEADER.format(python=shlex.quote(run.document["python"]), folder=folder, child=child)
+    run.document["python"] = str(run.set_program("python", text))
+
+
+def runs(pid: str) -> bool:
+    stat = Path("/proc", pid, "stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.parametrize("trap", ["", 'trap "" TERM;'])
+def test_what_prime_rl_leaves_behind_is_ended(run: Any, tmp_path: Path, trap: str) -> None:
+    loop = "while :; do sleep 0.01; done"
+    lead(run, tmp_path, f"{trap} echo $$ > {tmp_path}/pid; touch {tmp_path}/ready; {loop}")
+
+    finished = run.attempt()
+
+    # The loop's own `sleep` may be there or not.
+    assert re.search(r"ending [12] process\(es\) that prime-rl left behind", finished.log)
+    assert finished.code == 7
+    assert run.attempts()[0]["reason"] == "failed"
+    assert not runs((tmp_path / "pid").read_text().strip())
+
+
+def test_what_prime_rl_leaves_behind_may_clean_up(run: Any, tmp_path: Path) -> None:
+    clean_up = f'trap "sleep 0.3; touch {tmp_path}/clean; exit" TERM'
+    lead(run, tmp_path, f"{clean_up}; touch {tmp_path}/ready; while :; do sleep 0.01; done")
+
+    finished = run.attempt()
+
+    assert (tmp_path / "clean").exists(), finished.log
+
+
+def test_a_signal_while_the_rest_is_ended_is_kept(run: Any, until: Any, tmp_path: Path) -> None:
+    note = f'trap "touch {tmp_path}/told" TERM'
+    lead(run, tmp_path, f"{note}; touch {tmp_path}/ready; while :; do sleep 0.01; done")
+    process = run.start()
+    until((tmp_path / "told").exists)
+
+    process.terminate()
+
+    finished = run.finish(process)
+    assert (finished.code, run.attempts()[0]["signals"]) == (7, ["SIGTERM"]), finished.log
+
+
+def test_an_attempt_that_is_killed_leaves_a_trace(run: Any, until: Any, tmp_path: Path) -> None:
+    run.document["token"] = "a1b2"
+    process = run.start(STANDIN_WAIT_FOR=str(tmp_path / "gate"), STANDIN_ON_SIGTERM="ignore")
+    until(Path(run.variables["STANDIN_REPORT"]).exists)
+    trace = run.run_dir / "configs" / "attempts" / "1"
+
+    process.terminate()
+    until((trace / "signals.jsonl").exists)
+    process.kill()
+    (tmp_path / "gate").touch()
+    run.finish(process)
+
+    started = json.loads((trace / "started.json").read_text())
+    assert started.pop("started").endswith("+00:00")
+    assert started == {
+        "attempt": 1,
+        "job_id": "17",
+        "restart_count": 0,
+        "host": socket.gethostname(),
+        "gpus": [2, 5],
+        "token": "a1b2",
+    }
+    (line,) = (trace / "signals.jsonl").read_text().splitlines()
+    assert json.loads(line)["signal"] == "SIGTERM"
+    assert not (run.folder / "attempts.jsonl").exists()
+
+
+# Records that cannot be written
+
+
+def test_a_run_goes_on_without_the_records_of_its_attempt(run: Any) -> None:
+    (run.run_dir / "configs" / "attempts").touch()
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+    assert "Traceback" not in finished.log
+    assert [line.partition(":")[0] for line in finished.lines("cannot record")] == [
+        "cannot record how attempt 1 started",
+        "cannot record how attempt 1 launched",
+    ]
+
+
+def test_a_config_with_ports_that_cannot_be_written_ends_the_job(run: Any) -> None:
+    run.document["ports"] = {"size": 6, "above": [], "slots": []}
+    (run.run_dir / "configs" / "attempts").touch()
+
+    finished = run.attempt()
+
+    assert finished.code == 3, finished.log
+    assert "Traceback" not in finished.log
+    assert "medarc | cannot write the config of this attempt: [Errno 20]" in finished.log
+    assert "medarc | hint: see that configs/attempts is a folder" in finished.log
+    assert run.attempts()[0]["reason"] == "failed"
     assert not Path(run.variables["STANDIN_REPORT"]).exists()
 
 

@@ -314,6 +314,46 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_down_ends_a_sandbox_whose_folder_was_deleted(own: Sandbox, tmp_path: Path) -> None:
+    own.up(SPEC)
+    short = short_path(own)
+    submit(own, f"echo $$ > {tmp_path}/begun; sleep 600")
+    pid = int(wait_for(tmp_path / "begun"))
+    # The daemons may be writing into it.
+    wait_until(lambda: shutil.rmtree(own.directory, ignore_errors=True) or not own.directory.exists(), 10)
+
+    own.down()
+
+    assert not short.exists()
+    assert about(short, own.directory) == []
+    assert not is_running(pid)
+    assert not own.directory.exists()
+
+
+def test_down_ends_what_a_deleted_folder_left_after_a_new_start(own: Sandbox) -> None:
+    own.up(SPEC)
+    short = short_path(own)
+    wait_until(lambda: shutil.rmtree(own.directory, ignore_errors=True) or not own.directory.exists(), 10)
+    own.up(SPEC)
+
+    own.down()
+
+    assert not short.exists()
+    assert about(short, own.directory) == []
+
+
+def test_down_at_the_old_path_leaves_a_moved_sandbox_alone(own: Sandbox, tmp_path: Path) -> None:
+    own.up(SPEC)
+    moved = Sandbox(own.directory.rename(tmp_path / "moved"))
+    with pytest.raises(SandboxError, match=f"was moved to {moved.directory}") as caught:
+        own.down()
+
+    assert f"--dir {moved.directory}" in (caught.value.hint or "")
+    assert moved.up().state == "up"
+
+    moved.down()
+
+
 def test_down_keeps_files_of_others(own: Sandbox) -> None:
     own.up(SPEC)
     (own.directory / "notes.txt").write_text("mine")

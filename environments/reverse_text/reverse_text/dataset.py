@@ -26,9 +26,14 @@ FILE_FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv"
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves in a folder
 _SAMPLE_SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_SHOWN = 100  # characters of a path that is too long to be one
 _PROBE_ATTEMPTS = 2
 _PROBE_TIMEOUT = 5.0  # seconds
 _OFFLINE_WAY_OUT = f"pass a local folder or file as dataset_name, or `{SAMPLE}` (bundled texts)"
+_FILES_WAY_OUT = (
+    "expected a folder from `save_to_disk`, or files (.json, .jsonl, .parquet, .csv) "
+    f"with a column {PROMPT_COLUMN!r}"
+)
 
 
 class DatasetError(ValueError):
@@ -59,13 +64,29 @@ def load_prompts(dataset_name: str = DEFAULT_DATASET, dataset_split: str = DEFAU
         DatasetError: The path or data set does not exist, the hub does not answer, there is no
             such split or no `prompt` column, a prompt is not text, or there are no rows.
     """
+    if not isinstance(dataset_name, str):
+        raise DatasetError(
+            f"dataset_name is not a text: {dataset_name!r:.100}",
+            f"pass `{SAMPLE}`, a path, or a hub id such as {DEFAULT_DATASET!r}",
+        )
     if dataset_name == SAMPLE:
         rows = _select(_sample(), dataset_name, dataset_split)
-    elif dataset_name and (path := Path(dataset_name).expanduser()).exists():
+    elif (path := _existing(dataset_name)) is not None:
         rows = _select(_local(path), dataset_name, dataset_split)
     else:
         rows = _hub(dataset_name, dataset_split)
     return _prompts(rows, dataset_name, dataset_split)
+
+
+def _existing(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~user` of nobody
+        raise DatasetError(
+            f"data set path {_short(name)} cannot be looked up: {getattr(error, 'strerror', None) or error}",
+            f"check the path, or use `{SAMPLE}`, or a hub id such as {DEFAULT_DATASET!r}",
+        ) from error
 
 
 def _sample() -> dict[str, Dataset]:
@@ -88,6 +109,8 @@ def _local(path: Path) -> dict[str, Dataset]:
             f"cannot tell the format of the data file {str(path)!r}",
             f"supported are {', '.join(FILE_FORMATS)}",
         )
+    if path.is_file() and not path.stat().st_size:
+        raise DatasetError(f"the data file {str(path)!r} is empty", _FILES_WAY_OUT)
     try:
         if path.is_file():
             builder = FILE_FORMATS[path.suffix.lower()]
@@ -100,8 +123,7 @@ def _local(path: Path) -> dict[str, Dataset]:
     except Exception as error:
         raise DatasetError(
             f"cannot read the data set {str(path)!r}: {_innermost(error)}",
-            "expected a folder from `save_to_disk`, or files (.json, .jsonl, .parquet, .csv) "
-            f"with a column {PROMPT_COLUMN!r}",
+            _FILES_WAY_OUT,
         ) from error
     return {str(found.split or "train"): found} if isinstance(found, Dataset) else dict(found)
 
@@ -200,7 +222,13 @@ def _prompts(rows: Dataset, name: str, split: str) -> list[str]:
             f"{', '.join(map(repr, rows.column_names))}",
             f"rename the column that holds the texts to {PROMPT_COLUMN!r}",
         )
-    prompts: list[str] = list(rows[PROMPT_COLUMN])
+    try:
+        prompts: list[str] = list(rows[PROMPT_COLUMN])
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"a text in {PROMPT_COLUMN!r} of the data set {name!r} is not UTF-8: {error.object!r:.100}",
+            "save the file as UTF-8",
+        ) from error
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise DatasetError(
@@ -213,6 +241,10 @@ def _prompts(rows: Dataset, name: str, split: str) -> list[str]:
 def _literal(path: Path) -> str:
     """Return a path in which `datasets` finds no wildcard."""
     return re.sub(r"([*?\[\]])", r"[\1]", str(path.resolve()))
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
 
 
 def _innermost(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -137,6 +138,46 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: str) -> None:
         load_prompts(str(path))
 
     assert_error(caught.value, repr(str(path)))
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "texts.json"
+    path.touch()
+
+    with pytest.raises(DatasetError) as caught:
+        load_prompts(str(path))
+
+    assert_error(caught.value, repr(str(path)), "is empty")
+
+
+def test_a_text_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(b'{"prompt": "text"}\n{"prompt": "a\xff"}\n')
+
+    with pytest.raises(DatasetError, match="save the file as UTF-8") as caught:
+        load_prompts(str(path))
+
+    assert_error(caught.value, repr(str(path)), r"b'a\xff'", "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 5000, "File name too long"), ("~nobody-of-that-name/x", "home directory")],
+)
+def test_a_path_that_cannot_be_looked_up(name: str, reason: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_prompts(name)
+
+    assert_error(caught.value, repr(name[:22])[:-1], reason)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", [None, 5, ["sample"]])
+def test_a_name_that_is_not_text(name: Any) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_prompts(name)
+
+    assert_error(caught.value, "dataset_name", repr(name))
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
