@@ -438,7 +438,7 @@ def test_the_sandbox_commands_and_the_sandbox_flag(cluster, wait_for_end_of):
     gone = shell.run(command, "sandbox", "status")
     again = shell.run(
         *(SCRIPTS / "rl", "--backend", "slurm", "@", EXAMPLES / "rl.toml", "--output-dir", "runs/x"),
-        *(*RL, "--clean", "--dry-run"),
+        *(*RL, "--resume", "--dry-run"),
     )
 
     assert (up.returncode, status.returncode, down.returncode) == (0, 0, 0), up.stderr + down.stderr
