@@ -35,6 +35,7 @@ def is_ours(token: str) -> bool:
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+REST = st.lists(WORDS.filter(lambda word: not word.startswith("--slurm.")))
 FLAGS = st.from_regex(r"--[a-z][a-z0-9_.-]{0,12}(=[ -~]{0,6})?", fullmatch=True)
 THEIRS = st.one_of(
     st.tuples(FLAGS),
@@ -54,7 +55,7 @@ def request(*argv: str, config_first: bool = False) -> Request:
     return request_from("rl", argv, default_backend="slurm", config_first=config_first)
 
 
-@given(st.lists(st.tuples(st.booleans(), OUR_GROUPS, THEIRS)), st.lists(WORDS))
+@given(st.lists(st.tuples(st.booleans(), OUR_GROUPS, THEIRS)), REST)
 def test_everything_that_is_not_ours_arrives_in_order(
     groups: list[tuple[bool, tuple[str, ...], tuple[str, ...]]], rest: list[str]
 ) -> None:
@@ -67,7 +68,7 @@ def test_everything_that_is_not_ours_arrives_in_order(
     assert parse([*argv, "--", *rest]).passed == theirs + rest
 
 
-@given(st.lists(WORDS))
+@given(REST)
 def test_all_that_follows_two_dashes_is_prime_rls(rest: list[str]) -> None:
     parsed = parse(["--dry-run", "--", *rest])
 

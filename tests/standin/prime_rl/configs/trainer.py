@@ -140,6 +140,11 @@ class DataLoaderConfig(BaseConfig):
     fake: FakeDataLoaderConfig | None = None
 
 
+class MetricsServerConfig(BaseConfig):
+    port: int = Field(8000, ge=1, le=65535)
+    host: str = "0.0.0.0"
+
+
 class TrainerConfig(BaseConfig):
     model: ModelConfig = ModelConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -153,6 +158,7 @@ class TrainerConfig(BaseConfig):
     log: TrainerLogConfig = TrainerLogConfig()
     monitors: MonitorsConfig = MonitorsConfig()
     output_dir: Path = Path("outputs")
+    metrics_server: MetricsServerConfig | None = None
     max_steps: int | None = None
     dist_timeout_seconds: int = 3600
     env_vars: EnvVars = Field(default_factory=dict)
