@@ -372,8 +372,10 @@ def test_neighbours_on_one_node_live_with_leased_ports_and_die_with_fixed_ones(
             == NEIGHBOURS - survivors
         )
 
-    eventually(all_listen_or_have_failed)
-    gate.touch()
+    try:
+        eventually(all_listen_or_have_failed)
+    finally:
+        gate.touch()
     states = [wait_for_job(job)["JobState"] for job in jobs]
 
     assert states.count("COMPLETED") == survivors, [run.name for run in runs]

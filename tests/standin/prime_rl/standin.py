@@ -156,8 +156,8 @@ def report(gpus: list[int], commands: dict[str, str]) -> None:
         "gpus": gpus,
         "commands": commands,
     }
-    # Written whole: who waits for the file may read it at once.
-    draft = Path(f"{target}.draft")
+    # Written whole: who waits for the file may read it at once, and runs at once may share it.
+    draft = Path(f"{target}.{os.getpid()}")
     draft.write_text(json.dumps(document))
     draft.replace(target)
 
