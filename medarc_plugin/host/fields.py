@@ -48,6 +48,12 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Every field path that is set or read, by shape and entry point."""
 
+_SOURCES = {
+    "rl": ("orchestrator.train.source", "orchestrator.eval.source"),
+    "sft": ("eval.source",),
+}
+"""Where a config lists its environments, by entry point."""
+
 LAUNCHER_FIELDS = ("slurm", "dry_run", "clean")
 """Fields that a resolved config leaves out, as prime-rl's own launcher does."""
 
@@ -261,13 +267,13 @@ def facts(document: Document, entrypoint: str) -> Document:
             isinstance(get(document, path), dict) for path in (f"{trainer}monitors.wandb", "monitors.wandb")
         )
         found["memory_share"] = _share(document, "inference.vllm.gpu_memory_utilization")
-        found["environments"] = _environments(document)
+        found["environments"] = _environments(document, entrypoint)
     return found
 
 
-def _environments(document: Document) -> list[str]:
+def _environments(document: Document, entrypoint: str) -> list[str]:
     names: list[str] = []
-    for path in ("orchestrator.train.source", "orchestrator.eval.source", "eval.source"):
+    for path in _SOURCES[entrypoint]:
         sources = get(document, path)
         for source in sources if isinstance(sources, list) else []:
             name = get(source, "env.taskset.id")
@@ -370,9 +376,3 @@ def ports(document: Document, entrypoint: str) -> Document | None:
         "above": [ROUTER_METRICS] if serves else [],
         "slots": [{"offset": slot["offset"], "paths": slot["paths"]} for slot in slots],
     }
-
-
-_SOURCES = {
-    "rl": ("orchestrator.train.source", "orchestrator.eval.source"),
-    "sft": ("eval.source",),
-}

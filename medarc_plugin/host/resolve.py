@@ -160,8 +160,8 @@ def _read_answer(path: Path, host: Host) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(path.read_bytes())
         if answer["kind"] == "resolved":
-            needed = (answer["document"]["output_dir"], answer["facts"]["train"], answer["shape"])
-            del needed
+            # Whoever can say these is the resolver.
+            _ = answer["document"]["output_dir"], answer["facts"]["train"], answer["shape"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HostBrokenError(
             f"prime-rl's interpreter {host.python} ({host.source}) gave no answer that can be read: "

@@ -88,7 +88,7 @@ def take(size: int = BLOCK, above: Sequence[int] = ()) -> Lease:
         if guard is None:
             continue
         others = [*range(first + 1, first + size), *(first + 1 + distance for distance in above)]
-        if all(_is_free(port) for port in others):
+        if all(is_free(port) for port in others):
             return Lease(first, size, guard)
         guard.close()
     low, high = ephemeral_range()
@@ -124,7 +124,8 @@ def _bound(port: int) -> socket.socket | None:
     return holder
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port or holds it."""
     holder = _bound(port)
     if holder is None:
         return False
@@ -176,8 +177,3 @@ def _rewrite(value: Any, path: Sequence[str], port: int) -> None:  # noqa: ANN40
             value[key] = re.sub(r":\d+(?=/|$)", f":{port}", value[key])
         elif value[key] is not None:
             value[key] = port
-
-
-def services_on(ports: Sequence[int]) -> list[int]:
-    """Name the ports that something listens on or holds."""
-    return [port for port in ports if not _is_free(port)]

@@ -32,6 +32,11 @@ def start_takers(count):
     ]
 
 
+def services_on(numbers):
+    """Name the ports that something holds."""
+    return [number for number in numbers if not ports.is_free(number)]
+
+
 def ended(takers):
     for taker in takers:
         taker.stdin.close()
@@ -56,7 +61,7 @@ def test_200_takers_never_share_a_port_and_the_dead_leave_nothing_behind():
     assert len(blocks) == TAKERS * 64
     living = {first for taker, first in zip(takers, firsts, strict=True) if taker not in killed}
     assert not living & {lease.first for lease in again}
-    assert ports.services_on(sorted(blocks - {lease.first for lease in again})) == []
+    assert services_on(sorted(blocks - {lease.first for lease in again})) == []
     for lease in again:
         lease.release()
 
@@ -65,7 +70,7 @@ def test_a_lease_is_not_inherited_by_the_services_that_a_run_starts():
     lease = ports.take()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
         lease.release()
-        held = ports.services_on([lease.first])
+        held = services_on([lease.first])
         child.stdin.close()
 
     assert held == []
@@ -141,4 +146,4 @@ def test_a_service_waits_for_no_lease_of_a_dead_owner():
     taker.stdout.close()
 
     assert readable
-    assert ports.services_on([first]) == []
+    assert services_on([first]) == []
