@@ -152,6 +152,7 @@ OWNED_SBATCH_OPTIONS: dict[str, str] = {
     "mem-per-gpu": "use --mem-per-gpu",
     "nice": "use --nice",
     "nodelist": "use --nodelist",
+    "no-requeue": "use --no-requeue",
     "nodes": "a run lives on one node",
     "ntasks": "a run is one task",
     "ntasks-per-gpu": "a run is one task",
@@ -162,7 +163,9 @@ OWNED_SBATCH_OPTIONS: dict[str, str] = {
     "partition": "use --partition",
     "qos": "use --qos",
     "quiet": "the plugin reads sbatch's answer itself",
+    "requeue": "use --requeue or --no-requeue",
     "reservation": "use --reservation",
+    "signal": "use --signal-time",
     "test-only": "use --dry-run",
     "time": "use --time",
     "tres-per-task": "use --gpus, --train-gpus and --infer-gpus, and --cpus-per-gpu",
@@ -262,6 +265,21 @@ class SlurmOptions(BaseModel):
 
     mail_type: Annotated[str | None, Knob(group="Job", metavar="EVENTS", sbatch="mail-type")] = None
     """Mail about which events, like END,FAIL."""
+
+    requeue: Annotated[bool, Knob(group="Job", metavar=None)] = True
+    """Give the job back to the queue at its time limit, at a preemption, and when it fails after a new
+    checkpoint; the next attempt goes on from the newest whole checkpoint. `--no-requeue` ends it instead."""
+
+    max_requeues: Annotated[Number, Field(ge=0), Knob(group="Job", metavar="N")] = 10
+    """How often at most a job is started again."""
+
+    signal_time: Annotated[Number, Field(ge=0, le=65535), Knob(group="Job", metavar="SECONDS")] = 120
+    """How long before its time limit SLURM warns the job (`--signal=B:USR2@SECONDS`), which then ends in
+    order. SLURM may send it up to a minute earlier. 0 for no warning."""
+
+    ckpt_interval: Annotated[Number | None, Field(ge=1), Knob(group="Job", metavar="STEPS")] = None
+    """Steps between checkpoints: sets `ckpt.interval` of the config. What a run that is interrupted loses
+    is what it did since the newest one."""
 
     sbatch_arg: Annotated[Texts, Knob(group="Job", metavar="KEY[=VALUE]", repeatable=True)] = ()
     """Any other sbatch option, without its dashes. One that the plugin sets itself is refused."""

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 
     from medarc_plugin.options import SlurmOptions
 
-LAUNCH_FORMAT = 1
+LAUNCH_FORMAT = 2
 """Version of launch.json; the frozen job code refuses any other."""
+
+GRACE_SECONDS = 20
+"""Between SIGTERM and SIGKILL: less than SLURM's own KillWait, which is 30 seconds unless a site
+changes it (https://slurm.schedmd.com/slurm.conf.html#OPT_KillWait)."""
+
+BEAT_SECONDS = 5
+"""Between two heartbeats of an attempt. One that misses three is taken for dead."""
 
 SECRET_VARIABLES = ("HF_TOKEN", "WANDB_API_KEY")
 """What `--auto-auth` passes on."""
@@ -140,6 +147,13 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,
         "rehearse": plan.launch.rehearse,
+        "survive": {
+            "requeue": plan.options.requeue,
+            "max_requeues": plan.options.max_requeues,
+            "signal_seconds": plan.options.signal_time,
+            "grace_seconds": GRACE_SECONDS,
+            "beat_seconds": BEAT_SECONDS,
+        },
     }
 
 

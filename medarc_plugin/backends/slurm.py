@@ -107,6 +107,9 @@ def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocatio
         # The word that SLURM reads patterns in is the path alone: attempts share one log, appended.
         Directive("output", pattern=directives.log_pattern(resolved.run_dir, "job_%j.log")),
         Directive("open-mode", "append"),
+        Directive("requeue" if options.requeue else "no-requeue"),
+        # To the batch process alone, which is the one that owns the run.
+        *([Directive("signal", f"B:USR2@{options.signal_time}")] if options.signal_time else []),
         Directive("nodes", "1"),
         Directive("ntasks", "1"),
         Directive("cpus-per-task", str(cpus)),

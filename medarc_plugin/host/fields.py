@@ -126,7 +126,7 @@ def apply(document: Document, entrypoint: str, wishes: Document) -> None:
         document: Files and overrides, merged; changed in place.
         entrypoint: `rl`, `sft` or `inference`.
         wishes: `parent` and `name` of the run directory, `train` and `infer` GPUs, `gpus` of an
-            inference server, `single_gpu`; each may be missing.
+            inference server, `single_gpu`, `ckpt_interval`; each may be missing.
 
     Raises:
         FieldError: The wishes contradict the config.
@@ -158,6 +158,8 @@ def apply(document: Document, entrypoint: str, wishes: Document) -> None:
         put(document, "deployment.num_infer_gpus", wishes["infer"])
     if wishes.get("single_gpu"):
         _share_one_gpu(document, entrypoint)
+    if wishes.get("ckpt_interval") is not None:
+        put(document, "ckpt.interval", wishes["ckpt_interval"])
 
 
 def _refuse_multi_node(document: Document, entrypoint: str) -> None:

@@ -78,7 +78,7 @@ def _wishes(request: Request, options: SlurmOptions) -> dict[str, Any]:
     ):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: a run needs at least one GPU there")
-    wishes: dict[str, Any] = {"single_gpu": options.single_gpu}
+    wishes: dict[str, Any] = {"single_gpu": options.single_gpu, "ckpt_interval": options.ckpt_interval}
     if request.run_dir is not None:
         wishes |= {"parent": str(request.run_dir.parent), "name": request.run_dir.name}
     if request.entrypoint == "rl":

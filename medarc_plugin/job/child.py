@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # What SLURM, a user or a terminal sends to end a run or to announce its end.
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_FETCHED = (*STOPS, signal.SIGCHLD)
+FETCHED = (*STOPS, signal.SIGCHLD)
 
 REAP_SECONDS = 1.0
 GRACE_SECONDS = 5.0
@@ -43,7 +43,7 @@ def hold_signals() -> None:
     """Block the signals of interest: from here on they wait until they are fetched."""
     # Were it ignored (as nohup's children may find it), ended children could not be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FETCHED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, FETCHED)
 
 
 def start(
@@ -63,7 +63,7 @@ def start(
 
     def prepare() -> None:
         os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FETCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FETCHED)
 
     return subprocess.Popen(
         command,
@@ -100,9 +100,9 @@ def wait(
     end = None if seconds is None else time.monotonic() + seconds
     while process.poll() is None:
         if end is None:
-            arrived: signal.struct_siginfo | None = signal.sigwaitinfo(_FETCHED)
+            arrived: signal.struct_siginfo | None = signal.sigwaitinfo(FETCHED)
         else:
-            arrived = signal.sigtimedwait(_FETCHED, max(0.0, end - time.monotonic()))
+            arrived = signal.sigtimedwait(FETCHED, max(0.0, end - time.monotonic()))
         if arrived is None:
             return None
         if arrived.si_signo != signal.SIGCHLD:
@@ -110,43 +110,118 @@ def wait(
     return process.returncode
 
 
-def left_behind(process: subprocess.Popen[bytes]) -> tuple[int, ...]:
-    """List what still runs of the process group that an ended command led.
+def adopt_orphans() -> None:
+    """Become the parent of whatever a descendant leaves behind, however it detached itself.
 
-    Zombies are left out: in a container there may be nobody who ever waits for them.
+    A process that makes its own session and whose parent ends would become init's child, and be lost
+    among the node's processes. Asked for with prctl(2), PR_SET_CHILD_SUBREAPER, it becomes this
+    process's: everything that the run ever started stays below it in the process tree.
     """
-    pids = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    # Where Python has no ctypes, what detaches itself with a session of its own is not found.
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def reap(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Wait for adopted processes that have ended, so that they do not stay as zombies.
+
+    Args:
+        children: The commands started here, whose exit codes are left for `Popen.poll`.
+    """
+    own = {child.pid for child in children}
+    for pid, (parent, state) in process_table().items():
+        if parent == os.getpid() and state == "Z" and pid not in own:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def process_table() -> dict[int, tuple[int, str]]:
+    """Read parent and state of every process on this node."""
+    table = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - many entries, asked for often
+        if not name.isdigit():
             continue
         try:
-            stat = (entry / "stat").read_text(errors="replace")
+            stat = Path("/proc", name, "stat").read_text(errors="replace")
         except OSError:
             continue
         # The name in the second field may hold spaces and brackets: count from its end.
-        state, _, group = stat.rpartition(")")[2].split()[:3]
-        if int(group) == process.pid and state not in ("Z", "X"):
-            pids.append(int(entry.name))
-    return tuple(pids)
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        table[int(name)] = (int(parent), state)
+    return table
 
 
-def end_rest(process: subprocess.Popen[bytes], on_stop: Callable[[int], None]) -> None:
-    """End the process group that an ended command led: SIGTERM, and SIGKILL for what ignores it.
+def descendants(spare: Iterable[int] = ()) -> tuple[int, ...]:
+    """List what runs below this process: children, their children, and adopted ones.
+
+    Zombies are left out, and so is whatever stands in `spare`.
+    """
+    table = process_table()
+    below: dict[int, list[int]] = {}
+    for pid, (parent, _) in table.items():
+        below.setdefault(parent, []).append(pid)
+    found, left = [], list(below.get(os.getpid(), ()))
+    spared = set(spare)
+    while left:
+        pid = left.pop()
+        if pid in spared:
+            continue
+        left += below.get(pid, ())
+        if table[pid][1] not in ("Z", "X"):
+            found.append(pid)
+    return tuple(found)
+
+
+def signal_all(number: int, spare: Iterable[int] = ()) -> int:
+    """Send a signal to everything below this process, and return how many that are."""
+    pids = descendants(spare)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    return len(pids)
+
+
+def end_all(
+    on_stop: Callable[[int], None],
+    children: Sequence[subprocess.Popen[bytes]] = (),
+    spare: Iterable[int] = (),
+    grace: float = GRACE_SECONDS,
+) -> int:
+    """End everything below this process: SIGTERM, and SIGKILL for what is left after a grace.
 
     Args:
-        process: The command, which has ended.
         on_stop: Called with each signal to stop that arrives meanwhile.
+        children: The commands started here.
+        spare: Processes to leave alone.
+        grace: Seconds between the two.
+
+    Returns:
+        How many processes there were.
     """
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, REAP_SECONDS)):
-        if not left_behind(process):
-            return
-        send(process, number)
+    spare = tuple(spare)
+    count = 0
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, REAP_SECONDS)):
         end = time.monotonic() + seconds
-        # They are no children of this process, so that no signal tells of their end.
-        while left_behind(process) and time.monotonic() < end:
-            arrived = signal.sigtimedwait(STOPS, _POLL_SECONDS)
-            if arrived is not None:
+        sent = signal_all(number, spare)
+        count = max(count, sent)
+        while sent and time.monotonic() < end:
+            arrived = signal.sigtimedwait(FETCHED, _POLL_SECONDS)
+            if arrived is not None and arrived.si_signo != signal.SIGCHLD:
                 on_stop(arrived.si_signo)
+            for child in children:
+                child.poll()
+            reap(children)
+            if not descendants(spare):
+                break
+            if number == signal.SIGKILL:
+                # What was started between the look and the kill.
+                signal_all(number, spare)
+    return count
 
 
 @dataclass(frozen=True)
@@ -167,23 +242,32 @@ def ask(
     environment: Mapping[str, str],
     working_directory: Path,
     seconds: float,
+    on_stop: Callable[[int], None] | None = None,
 ) -> Answer:
     """Run a command that must answer in time.
 
+    Args:
+        command: The argument list.
+        environment: All of its variables.
+        working_directory: Where it runs.
+        seconds: How long at most.
+        on_stop: Called with each signal to stop that arrives meanwhile.
+
     Raises:
         OSError: It cannot be started.
-        StoppedError: A signal to stop arrived; the command was killed.
+        StoppedError: A signal to stop arrived, and nobody was to be called; the command was killed.
     """
+    on_stop = on_stop or _stop
     output = os.memfd_create("answer")
     try:
         process = start(command, environment, working_directory, output)
         try:
-            code = wait(process, _stop, seconds)
+            code = wait(process, on_stop, seconds)
         finally:
             # The whole group, with what the command itself started. Hanging on a file system, it
             # may outlive even that: do not wait for it for long.
             send(process, signal.SIGKILL)
-            wait(process, _stop, REAP_SECONDS)
+            wait(process, on_stop, REAP_SECONDS)
         os.lseek(output, 0, os.SEEK_SET)
         with os.fdopen(os.dup(output), encoding="utf-8", errors="replace") as file:
             return Answer(code, file.read())

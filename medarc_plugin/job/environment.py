@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .launch import Launch
-
-
-def visible_devices(launch: Launch, gpus: Sequence[int]) -> str:
-    """Word the GPUs as prime-rl reads them: first those of inference, then the trainer's.
-
-    A shared GPU is named once for each.
-    """
-    ids = [*gpus, *gpus] if launch.gpus.shared else gpus
-    return ",".join(map(str, ids))
 
 
 def prime_rl_environment(
@@ -40,7 +31,8 @@ def prime_rl_environment(
     variables.pop("MEDARC_BACKEND", None)
     variables.setdefault("PRL_RUN_ID", run_id)
     if gpus is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = visible_devices(launch, gpus)
+        # As prime-rl reads them: first those of inference, then the trainer's.
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     if launch.python is not None:
         # prime-rl starts `inference`, `orchestrator`, `env-server` and `torchrun` by name.
         binaries = launch.python.parent
@@ -52,6 +44,19 @@ def prime_rl_environment(
         if (binaries.parent / "pyvenv.cfg").is_file():
             variables["VIRTUAL_ENV"] = str(binaries.parent)
     return variables
+
+
+def inference_environment(config: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Make the environment of an inference server that is started by itself.
+
+    prime-rl's launcher gives it the run's `env_vars`; what is the server's own it takes from its config.
+
+    Args:
+        config: The resolved config of the run.
+        variables: prime-rl's environment.
+    """
+    shared = config.get("env_vars")
+    return {**variables, **{name: str(value) for name, value in (shared or {}).items()}}
 
 
 def is_executable(path: Path) -> bool:

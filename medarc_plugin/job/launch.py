@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
 
 
 class LaunchError(Exception):
@@ -44,6 +44,25 @@ class Gpus:
 
 
 @dataclass(frozen=True)
+class Survive:
+    """How the run goes on after an end that is not its own.
+
+    Attributes:
+        requeue: Give the job back to the queue at a time limit, a preemption, a failure after progress.
+        max_requeues: How often at most it is started again.
+        signal_seconds: How long before its end SLURM warns the job.
+        grace_seconds: Between SIGTERM and SIGKILL.
+        beat_seconds: Between two heartbeats.
+    """
+
+    requeue: bool
+    max_requeues: int
+    signal_seconds: int
+    grace_seconds: float
+    beat_seconds: float
+
+
+@dataclass(frozen=True)
 class Launch:
     """What to check, and what to start.
 
@@ -65,6 +84,7 @@ class Launch:
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
         rehearse: Run every check, launch nothing.
+        survive: How the run goes on after an end that is not its own.
     """
 
     name: str
@@ -84,6 +104,7 @@ class Launch:
     environments: tuple[str, ...]
     checked: bool
     rehearse: bool
+    survive: Survive
 
     @property
     def folder(self) -> Path:
@@ -107,6 +128,14 @@ class Launch:
         if config is not None and "@" in arguments:
             arguments[arguments.index("@") + 1] = str(config)
         return (str(self.python), "-m", self.module, *arguments)
+
+    def server_command(self, config: Path) -> tuple[str, ...]:
+        """What starts the inference server alone.
+
+        Args:
+            config: Its config.
+        """
+        return (str(self.python), "-m", "prime_rl.entrypoints.inference", "@", str(config))
 
 
 def read_launch(path: Path) -> Launch:
@@ -137,7 +166,7 @@ def read_launch(path: Path) -> Launch:
 
 
 def _launch(document: Mapping[str, Any]) -> Launch:
-    gpus, memory = document["gpus"], document.get("memory_mib")
+    gpus, memory, survive = document["gpus"], document.get("memory_mib"), document["survive"]
     return Launch(
         name=str(document["name"]),
         entrypoint=str(document["entrypoint"]),
@@ -161,6 +190,13 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),
         rehearse=bool(document["rehearse"]),
+        survive=Survive(
+            requeue=bool(survive["requeue"]),
+            max_requeues=int(survive["max_requeues"]),
+            signal_seconds=int(survive["signal_seconds"]),
+            grace_seconds=float(survive["grace_seconds"]),
+            beat_seconds=float(survive["beat_seconds"]),
+        ),
     )
 
 

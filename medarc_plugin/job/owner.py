@@ -6,23 +6,34 @@ import os
 import shlex
 import signal
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import record
+from . import failures, record, slurm
 from .allocation import AllocationError, allocated_gpus
-from .checks import CHECKS, FAIL, Check, Subject, read_config
-from .child import StoppedError, end_rest, hold_signals, left_behind, pending_stop, send, start, wait
-from .environment import is_executable, prime_rl_environment
-from .launch import Launch, LaunchError, read_launch
+from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, why_not_again
+from .checkpoints import checkpoints_of
+from .checks import CHECKS, FAIL, Subject, read_config
+from .child import STOPS, StoppedError, adopt_orphans, end_all, hold_signals, pending_stop, reap
+from .config import attempt_config, read, resumed
+from .environment import inference_environment, is_executable, prime_rl_environment
+from .fence import Fence, FencedError
+from .guardian import MARK, Guardian
+from .launch import LaunchError, read_launch
 from .log import Log
-from .node import Node, look_around
-from .ports import Lease, NoPortsError, rewritten, take
-from .primerl import address_in_use, ask_prime_rl, trained
+from .node import look_around
+from .ports import NoPortsError, take
+from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
+from .server import is_healthy
+from .supervise import Outcome, Supervisor, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from .checkpoints import Checkpoints
+    from .launch import Launch
+    from .node import Node
+    from .ports import Lease
 
 CHECKS_FAILED = 3
 CANNOT_START = 127
@@ -33,48 +44,15 @@ RESUMABLE = ("rl", "sft")
 # The first, and again on other ports at most three times.
 MOST_LAUNCHES = 4
 
+# A limit that is this near was announced: SLURM sends its warning up to a minute early.
+WARNING_SLACK_SECONDS = 75.0
+
+# How long SLURM may take to end a job that was given back to the queue.
+REQUEUE_SECONDS = 60.0
+
 
 class ConfigError(Exception):
     """The config that an attempt is to launch with cannot be written."""
-
-
-@dataclass
-class Attempt:
-    """How this attempt goes; becomes its line in `attempts.jsonl`."""
-
-    launch: Launch
-    number: int = 0
-    node: Node | None = None
-    gpus: tuple[int, ...] | None = None
-    ports: tuple[int, int] | None = None
-    started: str = field(default_factory=record.now)
-    reason: str = ""
-    signals: list[str] = field(default_factory=list)
-    failed: list[Check] = field(default_factory=list)
-
-    def beginning(self) -> dict[str, Any]:
-        """What is known of this attempt from its start."""
-        variables = os.environ
-        return {
-            "attempt": self.number,
-            "job_id": variables.get("SLURM_JOB_ID", ""),
-            "restart_count": restart_count(variables),
-            "host": self.node.host if self.node else os.uname().nodename,
-            "gpus": list(self.gpus or ()),
-            "started": self.started,
-        }
-
-    def line(self, exit_code: int, log: Log) -> dict[str, Any]:
-        """The record of this attempt."""
-        return {
-            **self.beginning(),
-            "ports": list(self.ports or ()),
-            "ended": record.now(),
-            "exit_code": exit_code,
-            "reason": self.reason,
-            "signals": self.signals,
-            "failed": [log.redact(f"{check.name}: {check.text}") for check in self.failed],
-        }
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,65 +68,431 @@ def main(arguments: Sequence[str]) -> int:
         Log().say("usage: PYTHON FOLDER LAUNCH_JSON\nhint: the batch script's last line is right")
         return CHECKS_FAILED
     log = Log(os.environ.get(name, "") for name in launch.expected_variables)
-    attempt = Attempt(launch)
-    try:
-        exit_code = run(attempt, log)
-    except StoppedError as stopped:
-        attempt.reason = "signalled"
-        attempt.signals.append(str(stopped))
-        exit_code = SIGNALLED + stopped.number
-        log.say(f"{stopped} arrived before prime-rl was started: ending")
-    try:
-        record.append_attempt(launch.folder, attempt.line(exit_code, log))
-    except OSError as error:
-        log.say(f"cannot record this attempt: {error}")
-    return exit_code
+    return Owner(launch, log).own()
 
 
-def run(attempt: Attempt, log: Log) -> int:
-    """Check, and start prime-rl unless something is missing or this is a rehearsal."""
-    launch, given = attempt.launch, dict(os.environ)
-    restarts = restart_count(given)
-    attempt.number = record.claim_attempt(launch.run_dir, restarts)
-    job = f"job {given['SLURM_JOB_ID']}" if given.get("SLURM_JOB_ID") else "outside SLURM"
-    log.say(f"{launch.name}: {launch.entrypoint}, attempt {attempt.number}, {job}")
-    attempt.node = look_around(given)
-    introduce(attempt.node, log)
+class Owner:
+    """The process that owns a run: what it holds, and what it does in order.
 
-    gpus, gpu_problem = find_gpus(launch, attempt.node)
-    attempt.gpus = gpus
-    keep(attempt, "started", {**attempt.beginning(), "token": launch.token}, log)
-    run_id = record.stable_run_id(launch.folder)
-    variables = prime_rl_environment(launch, given, gpus, run_id)
-    subject = examine(launch, attempt.node, gpus, gpu_problem, variables)
-    found = [check for examine_one in CHECKS for check in examine_one(subject)]
-    for check in found:
-        log.say(str(check))
-    attempt.failed = [check for check in found if check.status == FAIL]
-    if attempt.failed:
-        return refuse(attempt, log)
+    Args:
+        launch: The plan.
+        log: The job's own lines.
+    """
 
-    config = subject.config or {}
-    if launch.rehearse:
-        attempt.reason = "rehearsed"
-        log.say("rehearsal: every check passed; the real run would start with")
-        log.say(f"  {shlex.join(with_resume(launch, launch.command(), config, restarts > 0))}")
-        return 0
-    return launch_prime_rl(attempt, config, variables, restarts, log)
+    def __init__(self, launch: Launch, log: Log) -> None:
+        self.launch = launch
+        self.log = log
+        self.given = dict(os.environ)
+        self.attempt = Attempt(launch, restarts=restart_count(self.given))
+        # Before anything is held that a forked process would inherit.
+        self.guardian = Guardian(launch.token or "run", log)
+        self.fence: Fence | None = None
+        self.config: dict[str, Any] = {}
+        self.checkpoints: Checkpoints | None = None
+        adopt_orphans()
 
+    def own(self) -> int:
+        """Run the attempt, clean up, record it, and give the job back to the queue when that helps."""
+        attempt = self.attempt
+        try:
+            code = self.run()
+        except StoppedError as stopped:
+            attempt.signals.append(str(stopped))
+            attempt.reason = self._why_stopped(stopped.number)
+            code = SIGNALLED + stopped.number
+            self.log.say(f"{stopped} arrived while prime-rl was not running: ending")
+            self._decide()
+        self._clean_up()
+        if self.fence is not None:
+            self.fence.end()
+        try:
+            record.append_attempt(self.launch.folder, attempt.line(code, self.log))
+        except OSError as error:
+            self.log.say(f"cannot record this attempt: {error}")
+        self.guardian.dismiss()
+        if attempt.requeued:
+            self._requeue()
+        return code
 
-def keep(attempt: Attempt, name: str, document: Mapping[str, Any], log: Log) -> None:
-    """Write a record of this attempt; the run goes on without it."""
-    try:
-        record.write_attempt(attempt.launch.run_dir, attempt.number, name, document)
-    except OSError as error:
-        log.say(f"cannot record how attempt {attempt.number} {name}: {error}")
+    def run(self) -> int:
+        """Check, and start prime-rl unless something is missing or this is a rehearsal."""
+        launch, attempt, log = self.launch, self.attempt, self.log
+        attempt.number = record.claim_attempt(launch.run_dir, attempt.restarts)
+        job = f"job {self.given['SLURM_JOB_ID']}" if self.given.get("SLURM_JOB_ID") else "outside SLURM"
+        log.say(f"{launch.name}: {launch.entrypoint}, attempt {attempt.number}, {job}")
+        attempt.node = look_around(self.given)
+        introduce(attempt.node, log)
 
+        gpus, gpu_problem = find_gpus(launch, attempt.node)
+        attempt.gpus = gpus
+        self._keep("started", {**attempt.beginning(), "token": launch.token})
+        run_id = record.stable_run_id(launch.folder)
+        variables = prime_rl_environment(launch, self.given, gpus, run_id)
+        variables[MARK] = self.guardian.mark
+        subject = examine(launch, attempt.node, gpus, gpu_problem, variables)
+        found = [check for examine_one in CHECKS for check in examine_one(subject)]
+        for check in found:
+            log.say(str(check))
+        attempt.failed = [check for check in found if check.status == FAIL]
+        if attempt.failed:
+            return self._refuse()
+        self.config = dict(subject.config or {})
+        if launch.rehearse:
+            attempt.reason = "rehearsed"
+            log.say("rehearsal: every check passed; the real run would start with")
+            log.say(f"  {shlex.join(launch.command())}")
+            return 0
+        if not self._may_start():
+            return CHECKS_FAILED
+        return self._launch_prime_rl(variables)
 
-def restart_count(variables: Mapping[str, str]) -> int:
-    """How often SLURM has restarted this job; it does not say so for the first time."""
-    text = variables.get("SLURM_RESTART_COUNT", "")
-    return int(text) if text.isdigit() else 0
+    def _refuse(self) -> int:
+        """Say in one line what is missing."""
+        self.attempt.reason = "checks-failed"
+        what = "the real run would not start" if self.launch.rehearse else "prime-rl is not started"
+        texts = (f"{check.name} ({check.text.splitlines()[0]})" for check in self.attempt.failed)
+        self.log.say(f"{what}; missing: {'; '.join(texts)}")
+        return CHECKS_FAILED
+
+    def _may_start(self) -> bool:
+        """Whether no other attempt lives, and this one is not one too many."""
+        launch, attempt = self.launch, self.attempt
+        survive = launch.survive
+        if survive.requeue and attempt.restarts > survive.max_requeues:
+            attempt.reason = "given-up"
+            self.log.say(
+                f"SLURM has restarted this job {attempt.restarts} times, and --max-requeues is "
+                f"{survive.max_requeues}: prime-rl is not started\n"
+                "hint: submit it again with --resume, and look at attempts.jsonl for why the attempts ended"
+            )
+            return False
+        job_id = self.given.get("SLURM_JOB_ID", "")
+        self.fence = Fence(launch.run_dir, attempt.number, job_id, survive.beat_seconds)
+        try:
+            self.fence.take(self.log, _pause)
+        except FencedError as error:
+            attempt.reason = "fenced"
+            self.log.say(f"{error}: prime-rl is not started\nhint: {error.hint}")
+            return False
+        return True
+
+    def _launch_prime_rl(self, variables: Mapping[str, str]) -> int:
+        """Start prime-rl on leased ports; once more on others when a service found its port taken.
+
+        A port of the lease can still be lost between the lease and the service, to a program that asks
+        for no lease. Once the trainer has made a step, nothing is started again here.
+        """
+        launch, attempt, log = self.launch, self.attempt, self.log
+        if launch.entrypoint in RESUMABLE:
+            self.checkpoints = checkpoints_of(self.config, launch.run_dir, launch.entrypoint)
+        before = metrics_size(launch.run_dir)
+        for count in range(1, MOST_LAUNCHES + 1):
+            resume = self._find_resume(again=count > 1)
+            try:
+                lease, path = self._prepare_config(resume)
+            except (NoPortsError, OSError) as error:
+                attempt.reason = FAILED
+                log.say(f"no ports for this run: {error}")
+                return CHECKS_FAILED
+            except ConfigError as error:
+                attempt.reason = FAILED
+                log.say(f"{error}\nhint: see that configs/attempts is a folder, its permissions and quota")
+                return CHECKS_FAILED
+            if lease is not None:
+                log.say(f"ports {lease.first + 1} to {lease.first + lease.size - 1} are this run's own")
+            try:
+                outcome = self._start_prime_rl(path, variables)
+            finally:
+                if lease is not None:
+                    lease.release()
+            if outcome is None:
+                return CANNOT_START
+            witness = address_in_use(*self._logs()) if outcome.reason == FAILED and lease else None
+            if witness is None or count == MOST_LAUNCHES or trained(launch.run_dir, before):
+                return self._conclude(outcome)
+            log.say(f"a service found its port taken ({witness}): starting again on other ports")
+        raise AssertionError("the last launch returns")
+
+    def _logs(self) -> tuple[Path, ...]:
+        """Where this launch's components write their logs."""
+        run_dir = self.launch.run_dir
+        return run_dir / "logs" / "latest", record.attempt_folder(run_dir, self.attempt.number)
+
+    def _find_resume(self, *, again: bool) -> Mapping[str, Any] | None:
+        """Find what to go on from: the value of the config's `resume` for this attempt.
+
+        A checkpoint of this very run comes before the one that the config names. Where there is none,
+        an empty table passes prime-rl's guard against a used run directory, and starts from the
+        beginning; what is half-written is then moved out of its way.
+        """
+        checkpoints, own = self.checkpoints, self.config.get("resume")
+        if checkpoints is None:
+            return None
+        before = self.attempt.restarts > 0 or again or self._was_launched_before()
+        if not before and not resumed(own):
+            return None
+        if resumed(own) and not before and isinstance(own, dict) and any(own.values()):
+            return own
+        torn = checkpoints.torn()
+        for step in torn:
+            self.log.say(f"the checkpoint of step {step} is not whole: it is not resumed from")
+        newest = checkpoints.newest()
+        self.attempt.resumed_from = newest
+        if newest is not None:
+            self.log.say(f"going on from the checkpoint of step {newest}")
+            return {"step": newest, "dir": None}
+        if isinstance(own, dict) and any(own.values()):
+            return own
+        for step in torn:
+            try:
+                checkpoints.set_aside(step)
+            except OSError as error:
+                self.log.say(f"cannot move the checkpoint of step {step} aside: {error}")
+        return {}
+
+    def _was_launched_before(self) -> bool:
+        """Whether an earlier attempt of this submission started prime-rl."""
+        attempts = self.launch.run_dir / "configs" / "attempts"
+        for path in attempts.glob("*/launched.json"):
+            if path.parent.name != str(self.attempt.number):
+                started = read(path.with_name("started.json"))
+                if started.get("token") == self.launch.token:
+                    return True
+        return False
+
+    def _prepare_config(self, resume: Mapping[str, Any] | None) -> tuple[Lease | None, Path | None]:
+        """Lease ports, and write this attempt's config.
+
+        Returns:
+            The lease, and the config's path; no path for a run whose config is left as it is.
+
+        Raises:
+            NoPortsError: None are free.
+            OSError: They cannot be leased.
+            ConfigError: The config cannot be written.
+        """
+        launch = self.launch
+        lease = None
+        if launch.ports is not None:
+            lease = take(int(launch.ports["size"]), launch.ports["above"])
+            self.attempt.ports = (lease.first, lease.size)
+        config = attempt_config(launch, self.config, lease, resume)
+        if launch.entrypoint not in RESUMABLE:
+            return lease, None
+        try:
+            if launch.gpus.shared:
+                config = self._write_server_config(config)
+            path: Path | None = record.write_attempt(
+                launch.run_dir, self.attempt.number, launch.entrypoint, config
+            )
+        except OSError as error:
+            if lease is None and resume is None and not launch.gpus.shared:
+                # The one that was written at submission says the same.
+                self.log.say(f"cannot record the config of attempt {self.attempt.number}: {error}")
+                return None, None
+            if lease is not None:
+                lease.release()
+            raise ConfigError(f"cannot write the config of this attempt: {error}") from error
+        return lease, path
+
+    def _write_server_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Split off the inference server that is started first, and alone.
+
+        prime-rl starts none for a config without `inference`, and uses the address in the client's.
+        """
+        server = config["inference"]
+        left_out = ("deployment", "slurm", "output_dir", "dry_run")
+        record.write_attempt(
+            self.launch.run_dir,
+            self.attempt.number,
+            "inference",
+            {name: value for name, value in server.items() if name not in left_out},
+        )
+        return {**config, "inference": None}
+
+    def _start_prime_rl(self, path: Path | None, variables: Mapping[str, str]) -> Outcome | None:
+        """Start prime-rl, with a server before it where one GPU is shared, and stay to the end."""
+        launch, attempt, log = self.launch, self.attempt, self.log
+        command = launch.command(path)
+        self._keep("launched", self._launched(command, variables))
+        early = pending_stop()
+        if early is not None:
+            raise StoppedError(early)
+        supervisor = Supervisor(
+            log,
+            launch.survive.grace_seconds,
+            [pid for pid in (self.guardian.pid,) if pid],
+            self._note_signal,
+            self._seconds_to_hold_the_end,
+            self._tick,
+        )
+        began = time.monotonic()
+        try:
+            if launch.gpus.shared:
+                ended = self._start_server(supervisor, variables)
+                if ended is not None:
+                    return ended
+            log.say(f"starting {shlex.join(command)}")
+            output = record.attempt_folder(launch.run_dir, attempt.number) / "prime_rl.log"
+            supervisor.start(
+                failures.LAUNCHER, command, variables, launch.working_directory, output, shown=True
+            )
+        except OSError as error:
+            attempt.reason = FAILED
+            log.say(f"prime-rl cannot be started: {error}")
+            end_all(self._note_signal, spare=[self.guardian.pid or 0])
+            return None
+        outcome = supervisor.run()
+        seconds = time.monotonic() - began
+        if outcome.code < 0:
+            log.say(f"prime-rl was killed by {signal.Signals(-outcome.code).name} after {seconds:.1f} s")
+        else:
+            log.say(f"prime-rl ended with exit code {outcome.code} after {seconds:.1f} s")
+        return outcome
+
+    def _start_server(self, supervisor: Supervisor, variables: Mapping[str, str]) -> Outcome | None:
+        """Start vLLM alone, and wait until it is healthy: it measures the GPU's free memory."""
+        launch, log = self.launch, self.log
+        folder = record.attempt_folder(launch.run_dir, self.attempt.number)
+        server = read(folder / "inference.json")
+        command = launch.server_command(folder / "inference.json")
+        log.say(f"starting {shlex.join(command)}; what it prints is in {folder / 'inference.log'}")
+        supervisor.start(
+            "inference",
+            command,
+            inference_environment(self.config, variables),
+            launch.working_directory,
+            folder / "inference.log",
+            shown=False,
+        )
+        address = server.get("server") or {}
+        began = time.monotonic()
+        ended = supervisor.until(lambda: is_healthy(address.get("host"), int(address.get("port") or 8000)))
+        if ended is None:
+            log.say(f"vLLM is healthy after {time.monotonic() - began:.1f} s")
+        return ended
+
+    def _launched(self, command: Sequence[str], variables: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "command": list(command),
+            "working_directory": str(self.launch.working_directory),
+            "gpus": list(self.attempt.gpus or ()),
+            "environment": {
+                "CUDA_VISIBLE_DEVICES": variables.get("CUDA_VISIBLE_DEVICES", ""),
+                "PRL_RUN_ID": variables["PRL_RUN_ID"],
+            },
+        }
+
+    def _tick(self) -> Verdict | None:
+        """What is done about twice a second while prime-rl runs."""
+        if self.fence is not None and not self.fence.beat():
+            return Verdict(
+                "superseded",
+                "a later attempt of this job has taken over the run: ending at once, without writing",
+                at_once=True,
+            )
+        return None
+
+    def _note_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        self.attempt.signals.append(name)
+        meaning = {
+            signal.SIGUSR2: "SLURM announces the end of this job: ending prime-rl in order",
+            signal.SIGTERM: "ending prime-rl",
+        }.get(signal.Signals(number), "passed on to prime-rl")
+        self.log.say(f"{name}: {meaning}")
+        try:
+            record.append_signal(self.launch.run_dir, self.attempt.number, name)
+        except OSError as error:
+            self.log.say(f"cannot record {name}: {error}")
+
+    def _seconds_to_hold_the_end(self) -> float:
+        """How long a run that is to end may finish the checkpoint that it is writing."""
+        if self.checkpoints is None or not self.checkpoints.being_written():
+            return 0.0
+        return self.launch.survive.signal_seconds / 2
+
+    def _conclude(self, outcome: Outcome) -> int:
+        """Say how it went, and decide what follows."""
+        attempt = self.attempt
+        attempt.reason = outcome.reason
+        if self.checkpoints is not None:
+            attempt.checkpoint = self.checkpoints.newest()
+        if outcome.stop is not None and outcome.reason == "signalled":
+            attempt.reason = self._why_stopped(outcome.stop)
+        if outcome.reason == FAILED and outcome.component is not None:
+            failure = failures.describe(self.launch.run_dir, *outcome.component)
+            attempt.failure = str(failure)
+            self.log.say(f"{failure}")
+        self._decide()
+        if outcome.code < 0:
+            return SIGNALLED - outcome.code
+        if outcome.code == 0 and attempt.reason != FINISHED:
+            # A run that was stopped has not done its work, however well it took that.
+            return SIGNALLED + (outcome.stop or signal.SIGTERM)
+        return outcome.code
+
+    def _why_stopped(self, number: int) -> str:
+        """Find out what a signal to stop meant, which the signal itself does not say."""
+        if not self.given.get("SLURM_JOB_ID") or number not in (signal.SIGTERM, signal.SIGUSR2):
+            return "signalled"
+        job = slurm.ask_about(self.given)
+        if job.problem:
+            self.log.say(f"why this job ends is not known: {job.problem}")
+        if job.restarts > self.attempt.restarts:
+            return "requeued"
+        if job.preempted:
+            return "preempted"
+        left = job.seconds_left
+        announced = left is not None and left <= self.launch.survive.signal_seconds + WARNING_SLACK_SECONDS
+        if job.reason == "TimeLimit" or (number == signal.SIGUSR2 and announced):
+            return TIME_LIMIT
+        if number == signal.SIGUSR2:
+            return "asked"
+        return "cancelled" if job.state == "COMPLETING" else "signalled"
+
+    def _decide(self) -> None:
+        """Decide whether the job goes back to the queue."""
+        attempt = self.attempt
+        if attempt.reason == "requeued":
+            self.log.say("SLURM has put this job back into the queue: the next attempt goes on")
+            return
+        if not self.given.get("SLURM_JOB_ID") or self.launch.entrypoint not in RESUMABLE:
+            return
+        if attempt.reason not in (TIME_LIMIT, FAILED, "preempted", "asked"):
+            return
+        earlier = earlier_lines(self.launch.folder, self.launch.token)
+        why_not = why_not_again(attempt, earlier, self._max_steps())
+        if why_not:
+            self.log.say(f"this job is not put back into the queue: {why_not}")
+        attempt.requeued = not why_not
+
+    def _max_steps(self) -> int | None:
+        steps = self.config.get("max_steps")
+        return steps if isinstance(steps, int) else None
+
+    def _requeue(self) -> None:
+        """Give the job back, and wait for SLURM to end this process."""
+        self.log.say("giving this job back to the queue: the next attempt goes on from the newest checkpoint")
+        problem = slurm.requeue(self.given, REQUEUE_SECONDS)
+        if problem:
+            self.log.say(
+                f"this job could not be put back into the queue: {problem}\n"
+                "hint: submit it again with --resume"
+            )
+
+    def _clean_up(self) -> None:
+        """Leave nothing behind on the node."""
+        spare = [pid for pid in (self.guardian.pid,) if pid]
+        end_all(self._note_signal, spare=spare, grace=0.0)
+        reap(())
+
+    def _keep(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a record of this attempt; the run goes on without it."""
+        try:
+            record.write_attempt(self.launch.run_dir, self.attempt.number, name, document)
+        except OSError as error:
+            self.log.say(f"cannot record how attempt {self.attempt.number} {name}: {error}")
 
 
 def introduce(node: Node, log: Log) -> None:
@@ -191,140 +535,12 @@ def examine(
     return Subject(launch, node, gpus, gpu_problem, config, config_problem, prime_rl)
 
 
-def refuse(attempt: Attempt, log: Log) -> int:
-    """Say in one line what is missing."""
-    attempt.reason = "checks-failed"
-    what = "the real run would not start" if attempt.launch.rehearse else "prime-rl is not started"
-    texts = (f"{check.name} ({check.text.splitlines()[0]})" for check in attempt.failed)
-    log.say(f"{what}; missing: {'; '.join(texts)}")
-    return CHECKS_FAILED
-
-
-def with_resume(
-    launch: Launch, command: Sequence[str], config: Mapping[str, Any], again: bool
-) -> tuple[str, ...]:
-    """The command, with `--resume` when this run has been started before.
-
-    A bare `--resume` passes prime-rl's guard against a used run directory, and starts from the
-    beginning where there is no checkpoint yet. A resume that the config or the arguments ask for
-    is left as it is.
-    """
-    own = config.get("resume") is not None or any(
-        argument == "--resume" or argument.startswith("--resume.") for argument in launch.arguments
-    )
-    if again and launch.entrypoint in RESUMABLE and not own:
-        return (*command, "--resume")
-    return tuple(command)
-
-
-def launch_prime_rl(
-    attempt: Attempt, config: Mapping[str, Any], variables: Mapping[str, str], restarts: int, log: Log
-) -> int:
-    """Start prime-rl on leased ports; once more on others when a service found its port taken.
-
-    A port of the lease can still be lost between the lease and the service, to a program that asks
-    for no lease. Once the trainer has made a step, nothing is started again here.
-    """
-    launch = attempt.launch
-    for count in range(1, MOST_LAUNCHES + 1):
-        try:
-            lease, path = lease_ports(attempt, config)
-        except (NoPortsError, OSError) as error:
-            attempt.reason = "failed"
-            log.say(f"no ports for this run: {error}")
-            return CHECKS_FAILED
-        except ConfigError as error:
-            attempt.reason = "failed"
-            log.say(f"{error}\nhint: see that configs/attempts is a folder, its permissions and quota")
-            return CHECKS_FAILED
-        if lease is not None:
-            log.say(f"ports {lease.first + 1} to {lease.first + lease.size - 1} are this run's own")
-        command = with_resume(launch, launch.command(path), config, restarts > 0 or count > 1)
-        try:
-            code = start_prime_rl(attempt, command, variables, log)
-        finally:
-            if lease is not None:
-                lease.release()
-        witness = address_in_use(launch.run_dir) if code and lease and not attempt.signals else None
-        if witness is None or count == MOST_LAUNCHES or trained(launch.run_dir):
-            return code
-        log.say(f"a service found its port taken ({witness}): starting again on other ports")
-    raise AssertionError("the last launch returns")
-
-
-def lease_ports(attempt: Attempt, config: Mapping[str, Any]) -> tuple[Lease | None, Path | None]:
-    """Lease ports, and write this attempt's config with them.
-
-    Returns:
-        The lease and the config's path; nothing for a run whose ports are left alone.
+def _pause(seconds: float) -> None:
+    """Wait, unless a signal to stop arrives.
 
     Raises:
-        NoPortsError: None are free.
-        OSError: They cannot be leased.
-        ConfigError: The config cannot be written.
+        StoppedError: One did.
     """
-    launch = attempt.launch
-    if launch.ports is None:
-        return None, None
-    lease = take(int(launch.ports["size"]), launch.ports["above"])
-    attempt.ports = (lease.first, lease.size)
-    document = rewritten(config, launch.ports["slots"], lease)
-    try:
-        path = record.write_attempt(launch.run_dir, attempt.number, launch.entrypoint, document)
-    except OSError as error:
-        lease.release()
-        raise ConfigError(f"cannot write the config of this attempt: {error}") from error
-    return lease, path
-
-
-def start_prime_rl(attempt: Attempt, command: Sequence[str], variables: Mapping[str, str], log: Log) -> int:
-    """Start prime-rl, pass signals on, wait for its end, and end what it leaves behind."""
-    launch = attempt.launch
-    launched = {
-        "command": list(command),
-        "working_directory": str(launch.working_directory),
-        "gpus": list(attempt.gpus or ()),
-        "environment": {
-            "CUDA_VISIBLE_DEVICES": variables.get("CUDA_VISIBLE_DEVICES", ""),
-            "PRL_RUN_ID": variables["PRL_RUN_ID"],
-        },
-    }
-    keep(attempt, "launched", launched, log)
-    early = pending_stop()
-    if early is not None:
-        raise StoppedError(early)
-    log.say(f"starting {shlex.join(command)}")
-    began = time.monotonic()
-    try:
-        process = start(command, variables, launch.working_directory)
-    except OSError as error:
-        attempt.reason = "failed"
-        log.say(f"prime-rl cannot be started: {error}")
-        return CANNOT_START
-
-    def pass_on(number: int) -> None:
-        name = signal.Signals(number).name
-        attempt.signals.append(name)
-        send(process, number)
-        log.say(f"{name} passed on to prime-rl")
-        try:
-            record.append_signal(launch.run_dir, attempt.number, name)
-        except OSError as error:
-            log.say(f"cannot record {name}: {error}")
-
-    code = wait(process, pass_on)
-    if code is None:
-        raise AssertionError("an unbounded wait came back without an exit code")
-    seconds = time.monotonic() - began
-    if code < 0:
-        name = signal.Signals(-code).name
-        log.say(f"prime-rl was killed by {name} after {seconds:.1f} s")
-        code = SIGNALLED - code
-    else:
-        log.say(f"prime-rl ended with exit code {code} after {seconds:.1f} s")
-    rest = left_behind(process)
-    if rest:
-        log.say(f"ending {len(rest)} process(es) that prime-rl left behind")
-        end_rest(process, pass_on)
-    attempt.reason = "finished" if code == 0 else "signalled" if attempt.signals else "failed"
-    return code
+    arrived = signal.sigtimedwait(STOPS, seconds)
+    if arrived is not None:
+        raise StoppedError(arrived.si_signo)

@@ -117,27 +117,45 @@ _IN_USE = re.compile(rb"address already in use|EADDRINUSE|errno:? 98\b", re.IGNO
 _TAIL = 256 * 1024
 
 
-def address_in_use(run_dir: Path) -> str | None:
+def address_in_use(*folders: Path) -> str | None:
     """Name the component of the newest launch whose log says that its port was taken.
 
+    Args:
+        folders: Where its logs are.
+
     Returns:
-        The log's name below prime-rl's folder of logs, or `None` when none says so.
+        The log's name below its folder, or `None` when none says so.
     """
-    logs = run_dir / "logs" / "latest"
-    for path in sorted(logs.rglob("*.log")):
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - _TAIL))
-                if _IN_USE.search(file.read()):
-                    return str(path.relative_to(logs))
-        except OSError:
-            continue
+    for folder in folders:
+        for path in sorted(folder.rglob("*.log")):
+            try:
+                with path.open("rb") as file:
+                    file.seek(max(0, path.stat().st_size - _TAIL))
+                    if _IN_USE.search(file.read()):
+                        return str(path.relative_to(folder))
+            except OSError:
+                continue
     return None
 
 
-def trained(run_dir: Path) -> bool:
-    """Whether the trainer has made a step: it then has a row with a loss in `metrics.jsonl`."""
+def metrics_size(run_dir: Path) -> int:
+    """How many bytes of metrics there are: what an attempt starts behind."""
     try:
-        return b'"loss/mean"' in (run_dir / "metrics.jsonl").read_bytes()
+        return (run_dir / "metrics.jsonl").stat().st_size
+    except OSError:
+        return 0
+
+
+def trained(run_dir: Path, since: int) -> bool:
+    """Whether the trainer has made a step: it then has a row with a loss in `metrics.jsonl`.
+
+    Args:
+        run_dir: The run directory.
+        since: Size of the file at the attempt's start.
+    """
+    try:
+        with (run_dir / "metrics.jsonl").open("rb") as file:
+            file.seek(since)
+            return any(b'"loss/mean"' in line for line in file)
     except OSError:
         return False

@@ -60,7 +60,7 @@ def write_attempt(run_dir: Path, number: int, name: str, document: Mapping[str, 
     Raises:
         OSError: It cannot be written.
     """
-    path = _attempt(run_dir, number) / f"{name}.json"
+    path = attempt_folder(run_dir, number) / f"{name}.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -71,7 +71,7 @@ def append_signal(run_dir: Path, number: int, name: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _append(_attempt(run_dir, number) / "signals.jsonl", {"signal": name, "time": now()})
+    _append(attempt_folder(run_dir, number) / "signals.jsonl", {"signal": name, "time": now()})
 
 
 def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
@@ -83,7 +83,8 @@ def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
     _append(folder / "attempts.jsonl", document)
 
 
-def _attempt(run_dir: Path, number: int) -> Path:
+def attempt_folder(run_dir: Path, number: int) -> Path:
+    """Where an attempt's files lie: `configs/attempts/N`."""
     return run_dir / "configs" / "attempts" / str(number)
 
 

@@ -33,6 +33,22 @@ END
 exit {code}
 """
 
+# What scontrol prints, as far as the job reads it; `requeue` ends the job, as SLURM does.
+SCONTROL = """#!/bin/sh
+echo "$*" >> {asked}
+case "$*" in
+"-o show job 17")
+    echo "JobId=17 JobName=reverse-rl Priority=1 {fields}" ;;
+"requeue 17")
+    {requeue} ;;
+*)
+    echo "invalid keyword: $*" >&2
+    exit 1 ;;
+esac
+"""
+
+RUNNING = "JobState=RUNNING Reason=None Requeue=1 Restarts=0 EndTime=Unknown PreemptTime=None"
+
 UUIDS = {index: f"GPU-{index}c1f2b7e-5a3d-4f6e-9b1a-0d2c4e6f8a1{index}" for index in range(8)}
 
 
@@ -70,6 +86,20 @@ class Run:
 
     def set_gpus(self, indices: range = range(8), code: int = 0) -> None:
         self.set_program("nvidia-smi", NVIDIA_SMI.format(lines=gpu_lines(indices), code=code))
+
+    def set_slurm(self, fields: str = RUNNING, requeue: str = "kill -TERM $PPID") -> None:
+        """Say what the controller knows of this job, and what comes of giving it back."""
+        text = SCONTROL.format(asked=self.asked, fields=fields, requeue=requeue)
+        self.set_program("scontrol", text)
+
+    @property
+    def asked(self) -> Path:
+        """A line for each call of scontrol."""
+        return self.run_dir.parent / "asked"
+
+    @property
+    def requeued(self) -> bool:
+        return self.asked.exists() and "requeue 17" in self.asked.read_text().splitlines()
 
     def set_program(self, name: str, text: str) -> Path:
         path = self.programs / name
@@ -141,7 +171,7 @@ def build_run(run_dir: Path, checkout: Path, programs: Path) -> Run:
     project.mkdir()
     programs.mkdir()
     document = {
-        "format": 1,
+        "format": 2,
         "name": "reverse-rl",
         "entrypoint": "rl",
         "backend": "slurm",
@@ -159,6 +189,13 @@ def build_run(run_dir: Path, checkout: Path, programs: Path) -> Run:
         "environments": ["reverse_text"],
         "checked": True,
         "rehearse": False,
+        "survive": {
+            "requeue": True,
+            "max_requeues": 10,
+            "signal_seconds": 120,
+            "grace_seconds": 2,
+            "beat_seconds": 1,
+        },
     }
     variables = {
         "PATH": f"{programs}:/usr/bin:/bin",
@@ -170,6 +207,7 @@ def build_run(run_dir: Path, checkout: Path, programs: Path) -> Run:
     }
     run = Run(run_dir, checkout, programs, document, variables)
     run.set_gpus()
+    run.set_slurm()
     return run
 
 

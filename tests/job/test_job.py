@@ -22,11 +22,17 @@ ATTEMPT = {
     "restart_count": 0,
     "host": socket.gethostname(),
     "gpus": [2, 5],
+    "token": "3f2a",
     "ports": [],
     "exit_code": 0,
     "reason": "finished",
     "signals": [],
     "failed": [],
+    "failure": "",
+    "resumed_from": None,
+    "checkpoint": 2,
+    "steps": [1, 2],
+    "requeued": False,
 }
 
 
@@ -44,7 +50,7 @@ def test_prime_rl_is_started_with_the_allocated_gpus(run: Any, report: Any) -> N
 
     assert finished.code == 0, finished.log
     said = report()
-    assert said["argv"] == run.document["arguments"]
+    assert said["argv"] == ["@", str(run.run_dir / "configs" / "attempts" / "1" / "rl.json")]
     assert said["gpus"] == [2, 5]
     assert said["working_directory"] == run.document["working_directory"]
     binaries = run.checkout / ".venv" / "bin"
@@ -78,16 +84,6 @@ def test_every_check_is_shown_as_passed(run: Any) -> None:
     ]
     ours, _, _ = finished.log.partition("medarc | starting")
     assert all(line.startswith("medarc | ") for line in ours.splitlines())
-
-
-def test_a_shared_gpu_is_named_for_both(run: Any, report: Any) -> None:
-    run.document["gpus"] = {"count": 1, "shared": True, "trainer": 1, "inference": 1}
-    run.set_config(weight_broadcast={"type": "filesystem"})
-
-    finished = run.attempt(CUDA_VISIBLE_DEVICES="5", SLURM_JOB_GPUS="5")
-
-    assert finished.code == 0, finished.log
-    assert report()["gpus"] == [5, 5]
 
 
 def test_uuids_become_numbers(run: Any, report: Any) -> None:
@@ -140,7 +136,10 @@ def test_what_was_launched_is_written_down(run: Any, report: Any) -> None:
     launched = json.loads((run.run_dir / "configs/attempts/1/launched.json").read_text())
     run_id = (run.folder / "run_id").read_text().strip()
     assert launched == {
-        "command": [run.document["python"], "-m", "prime_rl.entrypoints.rl"] + run.document["arguments"],
+        "command": [
+            *(run.document["python"], "-m", "prime_rl.entrypoints.rl"),
+            *("@", str(run.run_dir / "configs/attempts/1/rl.json")),
+        ],
         "working_directory": run.document["working_directory"],
         "gpus": [2, 5],
         "environment": {
@@ -183,13 +182,35 @@ def test_a_restarted_job_resumes_and_keeps_its_run_id(run: Any, report: Any) -> 
     second = run.attempt(SLURM_RESTART_COUNT="1")
 
     assert (first.code, second.code) == (0, 0), second.log
-    said = report()
-    assert said["argv"] == [*run.document["arguments"], "--resume"]
-    assert said["environment"]["PRL_RUN_ID"] == run_id
+    written = json.loads((run.run_dir / "configs" / "attempts" / "2" / "rl.json").read_text())
+    assert written["resume"] == {"step": 1, "dir": None}
+    assert report()["environment"]["PRL_RUN_ID"] == run_id
     assert "Resuming from step 1" in second.log
     metrics = (run.run_dir / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics] == [1, 2]
-    assert [(a["attempt"], a["restart_count"]) for a in run.attempts()] == [(1, 0), (2, 1)]
+    assert [(a["attempt"], a["restart_count"], a["resumed_from"]) for a in run.attempts()] == [
+        (1, 0, None),
+        (2, 1, 1),
+    ]
+
+
+def test_a_script_that_is_submitted_again_goes_on(run: Any) -> None:
+    run.attempt(STANDIN_STEPS="1")
+
+    second = run.attempt(SLURM_JOB_ID="18")
+
+    assert second.code == 0, second.log
+    assert "Resuming from step 1" in second.log
+
+
+def test_another_submission_does_not_go_on_unasked(run: Any) -> None:
+    run.attempt(STANDIN_STEPS="1")
+    run.document["token"] = "77aa"
+
+    second = run.attempt()
+
+    assert second.code == 1
+    assert "already contains artifacts" in second.log
 
 
 def test_a_restart_before_any_checkpoint_starts_again(run: Any) -> None:
@@ -201,20 +222,31 @@ def test_a_restart_before_any_checkpoint_starts_again(run: Any) -> None:
     assert "Starting from scratch" in second.log
 
 
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"config": {"resume": {"step": 1}}},
-        {"arguments": ["--resume.step", "1"]},
-        {"arguments": ["--resume"]},
-        {"entrypoint": "inference"},
-    ],
-)
-def test_a_resume_of_its_own_is_left_alone(run: Any, own: dict[str, Any]) -> None:
-    run.set_config(**own.get("config", {}))
-    run.document["arguments"] += own.get("arguments", [])
-    run.document["entrypoint"] = own.get("entrypoint", "rl")
-    run.document["rehearse"] = True
+def test_the_first_attempt_takes_the_checkpoint_that_the_config_names(run: Any) -> None:
+    run.attempt(STANDIN_STEPS="1")
+    run.document["token"] = "77aa"
+    other = run.run_dir / "checkpoints" / "step_1"
+    run.set_config(resume={"step": None, "dir": str(other)})
+
+    run.attempt()
+
+    written = json.loads((run.run_dir / "configs" / "attempts" / "2" / "rl.json").read_text())
+    assert written["resume"] == {"step": None, "dir": str(other)}
+
+
+def test_a_later_attempt_prefers_its_own_checkpoint(run: Any) -> None:
+    other = run.run_dir.parent / "other" / "step_7"
+    other.mkdir(parents=True)
+    run.set_config(max_steps=9, resume={"step": None, "dir": str(other)})
+    run.attempt(STANDIN_STEPS="8")
+
+    second = run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert "Resuming from step 8" in second.log, second.log
+
+
+def test_an_inference_server_is_never_resumed(run: Any) -> None:
+    run.document |= {"entrypoint": "inference", "rehearse": True}
 
     finished = run.attempt(SLURM_RESTART_COUNT="2")
 
@@ -247,24 +279,48 @@ def test_a_death_by_signal_is_128_and_its_number(run: Any, name: str) -> None:
     assert run.attempts()[0]["reason"] == "failed"
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR2", "SIGINT", "SIGUSR1"])
-def test_signals_are_passed_on(run: Any, until: Any, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("SIGTERM", ["SIGTERM"]),
+        ("SIGUSR2", ["SIGTERM"]),
+        ("SIGINT", ["SIGINT"]),
+        ("SIGHUP", ["SIGHUP", "SIGTERM"]),
+    ],
+)
+def test_signals_end_the_run_in_order(
+    run: Any, until: Any, tmp_path: Path, name: str, seen: list[str]
+) -> None:
     signals, gate = tmp_path / "signals", tmp_path / "gate"
+    run.document["survive"]["requeue"] = False
     process = run.start(STANDIN_SIGNALS=str(signals), STANDIN_WAIT_FOR=str(gate))
     until(Path(run.variables["STANDIN_REPORT"]).exists)
 
     process.send_signal(getattr(signal, name))
 
+    finished = run.finish(process)
+    assert finished.code == 1, finished.log
+    assert signals.read_text().split() == seen
+    assert f"medarc | {name}: " in finished.log
+    (attempt,) = run.attempts()
+    assert attempt["signals"] == [name]
+    assert attempt["reason"] == ("asked" if name == "SIGUSR2" else "signalled")
+
+
+def test_what_is_no_order_to_end_is_passed_on(run: Any, until: Any, tmp_path: Path) -> None:
+    signals, gate = tmp_path / "signals", tmp_path / "gate"
+    process = run.start(STANDIN_SIGNALS=str(signals), STANDIN_WAIT_FOR=str(gate))
+    until(Path(run.variables["STANDIN_REPORT"]).exists)
+
+    process.send_signal(signal.SIGUSR1)
+
     until(signals.exists)
     gate.touch()
     finished = run.finish(process)
-    ends = name in ("SIGTERM", "SIGINT")
-    assert finished.code == (1 if ends else 0), finished.log
-    assert signals.read_text() == f"{name}\n"
-    assert f"medarc | {name} passed on to prime-rl" in finished.log
-    (attempt,) = run.attempts()
-    assert attempt["signals"] == [name]
-    assert attempt["reason"] == ("signalled" if ends else "finished")
+    assert finished.code == 0, finished.log
+    assert signals.read_text() == "SIGUSR1\n"
+    assert "medarc | SIGUSR1: passed on to prime-rl" in finished.log
+    assert run.attempts()[0]["reason"] == "finished"
 
 
 def test_signals_reach_the_whole_process_group(run: Any, until: Any, tmp_path: Path) -> None:
@@ -288,19 +344,20 @@ def test_signals_reach_the_whole_process_group(run: Any, until: Any, tmp_path: P
     assert finished.code == 9, finished.log
 
 
-def test_a_run_that_ignores_the_signal_goes_on(run: Any, until: Any, tmp_path: Path) -> None:
+def test_a_run_that_ignores_the_signal_is_killed_after_the_grace(
+    run: Any, until: Any, tmp_path: Path
+) -> None:
     gate, signals = tmp_path / "gate", tmp_path / "signals"
+    run.document["survive"]["grace_seconds"] = 0.3
     process = run.start(STANDIN_WAIT_FOR=str(gate), STANDIN_SIGNALS=str(signals), STANDIN_ON_SIGTERM="ignore")
     until(Path(run.variables["STANDIN_REPORT"]).exists)
-    for count in (1, 2, 3):
-        process.terminate()
-        until(lambda: signals.exists() and len(signals.read_text().split()) == count)  # noqa: B023
 
-    gate.touch()
+    process.terminate()
 
-    assert run.finish(process).code == 0
-    assert run.attempts()[0]["signals"] == ["SIGTERM"] * 3
-    assert run.attempts()[0]["reason"] == "finished"
+    finished = run.finish(process)
+    assert finished.code == 128 + signal.SIGKILL, finished.log
+    assert signals.read_text() == "SIGTERM\n"
+    assert run.attempts()[0]["reason"] == "signalled"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
@@ -314,8 +371,10 @@ def test_a_signal_during_the_checks_ends_the_job(run: Any, until: Any, tmp_path:
 
     finished = run.finish(process)
     assert finished.code == 128 + getattr(signal, name)
-    assert f"{name} arrived before prime-rl was started" in finished.log
-    assert run.attempts()[0]["reason"] == "signalled"
+    assert f"{name} arrived while prime-rl was not running" in finished.log
+    assert run.attempts()[0]["reason"] == ("signalled" if name == "SIGTERM" else "asked")
+    # Nothing is lost by another attempt when SLURM only announced the end.
+    assert run.requeued == (name == "SIGUSR2")
     assert not Path(run.variables["STANDIN_REPORT"]).exists()
 
 
@@ -346,7 +405,7 @@ def test_what_prime_rl_leaves_behind_is_ended(run: Any, tmp_path: Path, trap: st
     finished = run.attempt()
 
     # The loop's own `sleep` may be there or not.
-    assert re.search(r"ending [12] process\(es\) that prime-rl left behind", finished.log)
+    assert re.search(r"ending [12] process\(es\) that prime-rl's launcher left behind", finished.log)
     assert finished.code == 7
     assert run.attempts()[0]["reason"] == "failed"
     assert not runs((tmp_path / "pid").read_text().strip())
@@ -412,6 +471,7 @@ def test_a_run_goes_on_without_the_records_of_its_attempt(run: Any) -> None:
     assert "Traceback" not in finished.log
     assert [line.partition(":")[0] for line in finished.lines("cannot record")] == [
         "cannot record how attempt 1 started",
+        "cannot record the config of attempt 1",
         "cannot record how attempt 1 launched",
     ]
 
@@ -712,13 +772,13 @@ def test_promised_variables_that_came_are_named(run: Any) -> None:
     ("text", "message"),
     [
         (None, "cannot read"),
-        ('{"format": 1, "na', "is not whole"),
-        ("[]", "has format None; this job code reads format 1"),
-        ('{"format": 2}', "has format 2; this job code reads format 1"),
-        ('{"format": 1}', "lacks the field 'gpus'"),
-        ('{"format": 1, "gpus": {}, "name": 1}', "lacks the field 'entrypoint'"),
+        ('{"format": 2, "na', "is not whole"),
+        ("[]", "has format None; this job code reads format 2"),
+        ('{"format": 3}', "has format 3; this job code reads format 2"),
+        ('{"format": 2}', "lacks the field 'gpus'"),
+        ('{"format": 2, "gpus": {}, "survive": {}, "name": 1}', "lacks the field 'entrypoint'"),
         (
-            '{"format": 1, "gpus": {}, "run_dir": 7, "name": "", "entrypoint": ""}',
+            '{"format": 2, "gpus": {}, "survive": {}, "run_dir": 7, "name": "", "entrypoint": ""}',
             "holds a value of a wrong kind",
         ),
     ],
@@ -851,7 +911,8 @@ def test_a_service_that_finds_its_port_taken_starts_again_on_others(run: Any) ->
     assert finished.code == 1
     assert len(finished.lines("starting again on other ports")) == 3
     assert len(finished.lines("are this run's own")) == 4
-    assert "--resume" in finished.lines("starting ")[-1]
+    written = json.loads((run.run_dir / "configs/attempts/1/rl.json").read_text())
+    assert written["resume"] == {}
     assert "(trainer.log)" in finished.lines("starting again")[0]
 
 

@@ -32,6 +32,13 @@ SWITCHES = {
     "STANDIN_KILL": "end by this signal (a name such as KILL) instead of training",
     "STANDIN_BIND": "1: listen on every port that the config names, as prime-rl's components do",
     "STANDIN_STEPS": "train this many steps instead of max_steps",
+    "STANDIN_PAUSE_AT": "steps to stop at until STANDIN_WAIT_FOR exists, one for each start of the job: 4,8",
+    "STANDIN_CRASH": "COMPONENT:STEP:CODE: the component fails after the step, as it does in prime-rl",
+    "STANDIN_CRASH_SECONDS": "then take this long to end the others, as prime-rl's launcher may",
+    "STANDIN_TORN": "the checkpoint of this step is begun and never finished, and the run hangs there",
+    "STANDIN_DETACH": "leave a grandchild with a session of its own, which ignores signals; its id goes here",
+    "STANDIN_MEMORY": "hold this many MiB",
+    "STANDIN_HEALTHY": "the inference server answers only when this file exists",
 }
 
 REPORTED = ("CUDA_VISIBLE_DEVICES", "PATH", "PRL_RUN_ID", "PRL_RUN_NAME", "VIRTUAL_ENV")
@@ -208,9 +215,11 @@ def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
     held = listen(config, log.parent)
     Signals()
     report(gpus, commands)
-    wait_for = switch("STANDIN_WAIT_FOR")
-    while wait_for and not Path(wait_for).exists():
-        time.sleep(0.01)
+    if switch("STANDIN_DETACH"):
+        detach(Path(str(switch("STANDIN_DETACH"))))
+    memory = bytearray(int(switch("STANDIN_MEMORY") or 0) * 2**20)
+    if not switch("STANDIN_PAUSE_AT"):
+        wait_for_gate()
     kill = switch("STANDIN_KILL")
     if kill:
         number = getattr(signal, f"SIG{kill}")
@@ -226,18 +235,80 @@ def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
     say("Training finished!")
     for port in held:
         port.close()
+    del memory
+
+
+def wait_for_gate() -> None:
+    wait_for = switch("STANDIN_WAIT_FOR")
+    while wait_for and not Path(wait_for).exists():
+        time.sleep(0.01)
+
+
+def detach(note: Path) -> None:
+    """Fork twice, and stay alive in a session of one's own."""
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for name in WATCHED:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    draft = note.with_name(f".{note.name}")
+    draft.write_text(str(os.getpid()))
+    draft.replace(note)
+    while True:
+        time.sleep(3600)
 
 
 def take_steps(config: Any, steps: int, log: Path) -> None:
     ckpt_base = (config.ckpt.output_dir if config.ckpt else None) or config.run_dir
     done = resumed_step(config, ckpt_base)
     interval = config.ckpt.interval if config.ckpt else None
+    pauses = (switch("STANDIN_PAUSE_AT") or "").split(",")
+    start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    pause = int(pauses[start] or 0) if start < len(pauses) else 0
+    component, crash, code = (switch("STANDIN_CRASH") or "trainer:0:1").split(":")
     with log.open("w") as log_file, (config.run_dir / "metrics.jsonl").open("a") as metrics:
         for step in range(done + 1, steps + 1):
             metrics.write(json.dumps({"step": step, "time": time.time(), "loss/mean": 1 / step}) + "\n")
+            metrics.flush()
             log_file.write(f"step {step}\n")
+            log_file.flush()
             if config.ckpt and (step == steps or (interval and step % interval == 0)):
-                (get_ckpt_dir(ckpt_base) / f"step_{step}").mkdir(parents=True, exist_ok=True)
+                save(config, get_ckpt_dir(ckpt_base) / f"step_{step}", step)
+            if step == pause:
+                wait_for_gate()
+            if step == int(crash):
+                fail(component, int(code), log.parent)
+
+
+def save(config: Any, folder: Path, step: int) -> None:
+    """Write a checkpoint in the order in which prime-rl does: the orchestrator's part, data, metadata."""
+    if hasattr(config, "orchestrator"):
+        (folder / "orchestrator").mkdir(parents=True, exist_ok=True)
+        (folder / "orchestrator" / "progress.pt").write_text(f"step {step}")
+    trainer = folder / "trainer"
+    trainer.mkdir(parents=True, exist_ok=True)
+    (trainer / "__0_0.distcp").write_text(f"step {step}")
+    if switch("STANDIN_TORN") == str(step):
+        while True:
+            time.sleep(3600)
+    (trainer / ".metadata.tmp").write_text(f"step {step}")
+    (trainer / ".metadata.tmp").replace(trainer / ".metadata")
+
+
+def fail(component: str, code: int, logs: Path) -> None:
+    """End as the launcher does when a component has: it names it, and takes its time with the others."""
+    log = logs / f"{component}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        file.write("Traceback (most recent call last):\n")
+        file.write('  File "train.py", line 1, in <module>\n')
+        file.write("RuntimeError: the stand-in was told to fail\n")
+    say(f"ERROR Error: {component.capitalize()} failed with exit code {code}")
+    say("ERROR Terminating all processes...")
+    time.sleep(float(switch("STANDIN_CRASH_SECONDS") or 0))
+    sys.exit(1)
 
 
 def resumed_step(config: Any, ckpt_base: Path) -> int:
@@ -249,5 +320,29 @@ def resumed_step(config: Any, ckpt_base: Path) -> int:
     if step is None:
         say(f"No checkpoints found in {get_ckpt_dir(ckpt_base)}. Starting from scratch.")
         return 0
+    checkpoint = get_ckpt_dir(ckpt_base) / f"step_{step}" / "trainer"
+    if not (checkpoint / ".metadata").exists():
+        raise FileNotFoundError(f"stand-in: {checkpoint} has no metadata")
     say(f"Resuming from step {step}")
-    return step
+    return int(step)
+
+
+def serve(config: Any) -> None:
+    """Play an inference server: hold its ports, and answer /health once it is told to be healthy."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    healthy = switch("STANDIN_HEALTHY")
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the base class names it so
+            ready = self.path == "/health" and (not healthy or Path(healthy).exists())
+            self.send_response(200 if ready else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", config.server.port), Health)
+    say(f"serving {config.vllm.model} on port {config.server.port}")
+    Signals()
+    server.serve_forever()

@@ -1,9 +1,9 @@
-"""`inference`: parses its config and says that it would serve."""
+"""`inference`: parses its config, and serves nothing but its health."""
 
 import sys
 
 from prime_rl.configs.inference import InferenceConfig
-from prime_rl.standin import refuse_unknown_switches, report, say
+from prime_rl.standin import refuse_unknown_switches, report, say, serve
 from prime_rl.utils.config import cli
 
 
@@ -15,7 +15,7 @@ def inference(config: InferenceConfig) -> None:
         say("Dry run complete.")
         return
     report([], {})
-    say(f"would serve {config.vllm.model} on port {config.server.port}")
+    serve(config)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """`rl`: guard, configs, GPUs, run."""
 
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 from prime_rl.configs.rl import RLConfig
 from prime_rl.standin import claim_gpus, find_commands, prepare, say, train, write_configs
@@ -25,9 +26,18 @@ def rl(config: RLConfig) -> None:
                 f"inference.server.port ({inference.server.port}). Update the base_url to use port "
                 f"{inference.server.port} to match the inference server."
             )
+    elif config.weight_broadcast is None or config.weight_broadcast.type == "filesystem":
+        find_server(config.orchestrator.model.client.base_url)
     started = ("inference",) if inference is not None else ()
     commands = find_commands((*started, "env-server", "orchestrator", "torchrun"))
     train(config, gpus, commands)
+
+
+def find_server(base_url: str) -> None:
+    """Ask the server that somebody else started, once: prime-rl's orchestrator would go on asking."""
+    address = urlparse(base_url)
+    with urlopen(f"http://{address.hostname}:{address.port}/health", timeout=10) as answer:
+        say(f"the server at {base_url} is healthy: {answer.status}")
 
 
 def main() -> None:

@@ -1,0 +1,111 @@
+"""The checkpoints of a run: which are whole, and which one to go on from.
+
+prime-rl's trainer writes `checkpoints/step_N/trainer` with torch.distributed.checkpoint, whose
+`.metadata` is written under another name and renamed once every rank's data is there; the
+orchestrator of an RL run writes `checkpoints/step_N/orchestrator/progress.pt` in the same way, on its
+own time. prime-rl itself resumes from the highest step that has a folder, whole or not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TORN = "torn_"
+"""What the name of a checkpoint that was set aside begins with."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A run's folder of checkpoints.
+
+    Attributes:
+        folder: The folder that holds `step_N`.
+        orchestrator: Whether the orchestrator has a part in each.
+    """
+
+    folder: Path
+    orchestrator: bool
+
+    def steps(self) -> dict[int, bool]:
+        """List the checkpoints by step, and whether each is whole."""
+        try:
+            entries = list(self.folder.iterdir())
+        except OSError:
+            return {}
+        found = {}
+        for entry in entries:
+            match = re.fullmatch(r"step_(\d+)", entry.name)
+            if match and entry.is_dir():
+                found[int(match[1])] = self.is_whole(entry)
+        return dict(sorted(found.items()))
+
+    def is_whole(self, checkpoint: Path) -> bool:
+        """Whether everything that a resume reads from `step_N` is there."""
+        trainer = checkpoint / "trainer"
+        data = list(trainer.glob("*.distcp"))
+        if not data or not all(map(_has_content, [trainer / ".metadata", *data])):
+            return False
+        return not self.orchestrator or _has_content(checkpoint / "orchestrator" / "progress.pt")
+
+    def newest(self) -> int | None:
+        """The step to go on from; `None` when no checkpoint is whole."""
+        return max((step for step, whole in self.steps().items() if whole), default=None)
+
+    def torn(self) -> list[int]:
+        """The half-written ones behind the newest whole one."""
+        newest = self.newest() or 0
+        return [step for step, whole in self.steps().items() if not whole and step > newest]
+
+    def being_written(self) -> bool:
+        """Whether the trainer has begun a checkpoint and not finished it."""
+        return any((self.folder / f"step_{step}" / "trainer").is_dir() for step in self.torn())
+
+    def set_aside(self, step: int) -> Path:
+        """Rename a half-written checkpoint, so that no bare `--resume` takes it.
+
+        Returns:
+            Where it lies now.
+
+        Raises:
+            OSError: It cannot be renamed.
+        """
+        target = self.folder / f"{TORN}step_{step}"
+        count = 1
+        while target.exists():
+            count += 1
+            target = self.folder / f"{TORN}step_{step}.{count}"
+        (self.folder / f"step_{step}").rename(target)
+        return target
+
+
+def checkpoints_of(config: Mapping[str, Any], run_dir: Path, entrypoint: str) -> Checkpoints:
+    """Find a run's checkpoints: below the run directory unless `ckpt.output_dir` is set.
+
+    Args:
+        config: The resolved config.
+        run_dir: The run directory.
+        entrypoint: `rl` or `sft`.
+    """
+    base = run_dir
+    for table in (config, _table(config, "trainer")):
+        elsewhere = _table(table, "ckpt").get("output_dir")
+        base = Path(str(elsewhere)) if elsewhere else base
+    return Checkpoints(base / "checkpoints", orchestrator=entrypoint == "rl")
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _table(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    below = value.get(name)
+    return below if isinstance(below, dict) else {}

@@ -1,0 +1,221 @@
+"""One attempt at a time: heartbeats in the run directory, and a claim that ends an older attempt.
+
+After a node is lost SLURM may start a job again while the old copy still runs there, cut off from the
+controller and not from the file system. Each attempt writes a heartbeat,
+`configs/attempts/N/heartbeat.json`. The one that SLURM started later claims the run in
+`configs/launch/lease.json`, and waits until the older one has ended or fallen silent; the older one
+finds the claim at its next beat, and ends before it writes again.
+
+Silence is measured by this process's own clock: clocks of two nodes are not compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .log import Log
+
+SILENT_BEATS = 3
+"""Beats that a live attempt cannot miss."""
+
+PATIENT_BEATS = 12
+"""Beats that an older attempt of this job gets to find the claim and end."""
+
+
+class FencedError(Exception):
+    """Another attempt lives in this run directory; carries what to do about it.
+
+    Args:
+        message: Which one, and where.
+        hint: The way out.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who an attempt is.
+
+    Attributes:
+        attempt: Its number.
+        job_id: SLURM's id of its job; empty outside SLURM.
+        host: Name of the node.
+        boot: The node's boot, and the process namespace there.
+        process: Process id of the owner.
+        start: When that process started, in clock ticks since the boot.
+    """
+
+    attempt: int
+    job_id: str
+    host: str
+    boot: str
+    process: int
+    start: str
+
+
+class Fence:
+    """An attempt's heartbeat, and its eye on who claims the run.
+
+    Args:
+        run_dir: The run directory.
+        attempt: This attempt's number.
+        job_id: SLURM's id of the job; empty outside SLURM.
+        seconds: Between two beats.
+    """
+
+    def __init__(self, run_dir: Path, attempt: int, job_id: str, seconds: float) -> None:
+        self._attempts = run_dir / "configs" / "attempts"
+        self._lease = run_dir / "configs" / "launch" / "lease.json"
+        self._seconds = seconds
+        self._beats = 0
+        self._next = 0.0
+        self._me = Identity(attempt, job_id, os.uname().nodename, _boot(), os.getpid(), _start(os.getpid()))
+
+    def take(self, log: Log, pause: Callable[[float], None]) -> None:
+        """Make sure that no other attempt is alive, and claim the run.
+
+        Args:
+            log: Told what is waited for.
+            pause: Waits for a number of seconds.
+
+        Raises:
+            FencedError: Another job's attempt is alive, or an older one of this job does not end.
+        """
+        self.beat()
+        for older in self._older():
+            words = f"attempt {older.attempt} of job {older.job_id or '?'} on {older.host}"
+            again = bool(self._me.job_id) and older.job_id == self._me.job_id
+            if again:
+                self._claim()
+                log.say(f"{words} was not seen to end: waiting for it to stop")
+            if not self._falls_silent(older, PATIENT_BEATS if again else SILENT_BEATS, pause):
+                raise FencedError(
+                    f"{words} is alive in this run directory",
+                    "end it on its node" if again else "wait for it, or end it with scancel",
+                )
+        self._claim()
+
+    def beat(self) -> bool:
+        """Give a sign of life when it is time, and say whether this attempt still owns the run.
+
+        Returns:
+            False once a later attempt has claimed it.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return True
+        self._next = now + self._seconds
+        self._beats += 1
+        self._write(ended=False)
+        claim = _read(self._lease)
+        return not (claim and int(claim.get("attempt", 0)) > self._me.attempt)
+
+    def end(self) -> None:
+        """Say that this attempt writes nothing any more."""
+        self._write(ended=True)
+
+    def _write(self, *, ended: bool) -> None:
+        path = self._attempts / str(self._me.attempt) / "heartbeat.json"
+        with contextlib.suppress(OSError):
+            _replace(path, {**asdict(self._me), "beat": self._beats, "ended": ended})
+
+    def _claim(self) -> None:
+        with contextlib.suppress(OSError):
+            _replace(self._lease, asdict(self._me))
+
+    def _older(self) -> list[Identity]:
+        """The attempts before this one that nobody saw end."""
+        found = []
+        for path in self._attempts.glob("*/heartbeat.json"):
+            beat = _read(path)
+            if beat and not beat.get("ended"):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    found.append(_identity(beat))
+        return sorted(
+            (older for older in found if older.attempt < self._me.attempt and not self._is_dead(older)),
+            key=lambda older: older.attempt,
+        )
+
+    def _is_dead(self, older: Identity) -> bool:
+        """Whether its process is known to be gone: on this node that can be seen."""
+        if older.host != self._me.host:
+            return False
+        if older.boot != self._me.boot:
+            # Another boot of this node ended it; another process namespace may hide it.
+            return older.boot.partition("/")[0] != self._me.boot.partition("/")[0]
+        return _start(older.process) != older.start
+
+    def _falls_silent(self, older: Identity, beats: int, pause: Callable[[float], None]) -> bool:
+        """Wait until an attempt ends or misses its beats."""
+        path = self._attempts / str(older.attempt) / "heartbeat.json"
+        step = self._seconds / 5
+        last, silent, waited = _read(path), 0.0, 0.0
+        while waited < beats * self._seconds + step:
+            if not last or last.get("ended") or self._is_dead(older):
+                return True
+            pause(step)
+            self.beat()
+            waited += step
+            seen = _read(path)
+            silent = silent + step if seen == last else 0.0
+            last = seen
+            if silent >= SILENT_BEATS * self._seconds:
+                return True
+        return False
+
+
+def _identity(beat: Mapping[str, Any]) -> Identity:
+    return Identity(
+        int(beat["attempt"]),
+        str(beat["job_id"]),
+        str(beat["host"]),
+        str(beat["boot"]),
+        int(beat["process"]),
+        str(beat["start"]),
+    )
+
+
+def _boot() -> str:
+    """Name this node's boot and this process's view of its processes."""
+    boot = namespace = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return f"{boot}/{namespace}"
+
+
+def _start(process: int) -> str:
+    """When a process started, by field 22 of proc(5)'s stat; empty when it is gone or a zombie."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _replace(path: Path, document: Mapping[str, Any]) -> None:
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    draft.replace(path)

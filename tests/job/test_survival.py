@@ -1,0 +1,465 @@
+"""Ends that are not the run's own: what follows, what is resumed from, and what is left behind."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUNNING = "JobState=RUNNING Reason=None Requeue=1 Restarts={restarts} EndTime=Unknown PreemptTime=None"
+
+
+@pytest.fixture
+def long_run(run: Any) -> Any:
+    """A run of nine steps with a checkpoint after every second one."""
+    run.set_config(max_steps=9, ckpt={"interval": 2})
+    return run
+
+
+def alive(pid: int) -> bool:
+    stat = Path("/proc", str(pid), "stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def steps_made(run: Any) -> list[int]:
+    path = run.run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["step"] for line in lines]
+
+
+def stop(run: Any, until: Any, tmp_path: Path, number: int, at: int = 5, **variables: str) -> Any:
+    """Start an attempt, and send it a signal when it has made a step."""
+    process = run.start(STANDIN_PAUSE_AT=str(at), STANDIN_WAIT_FOR=str(tmp_path / "never"), **variables)
+    until(lambda: at in steps_made(run))
+    process.send_signal(number)
+    return run.finish(process)
+
+
+# What an end means, and what follows
+
+
+@pytest.mark.parametrize(
+    ("number", "fields", "reason", "requeued"),
+    [
+        # The warning ahead of a time limit, and one that somebody sent.
+        (signal.SIGUSR2, "JobState=RUNNING Reason=None Restarts=0 EndTime={soon}", "time-limit", True),
+        (
+            signal.SIGUSR2,
+            "JobState=RUNNING Reason=None Restarts=0 EndTime=2999-01-01T00:00:00",
+            "asked",
+            True,
+        ),
+        (signal.SIGUSR2, "JobState=RUNNING Restarts=0 PreemptTime=2026-01-01T00:00:00", "preempted", True),
+        # At the limit itself; after `scontrol requeue` or a preemption; after `scancel`.
+        (signal.SIGTERM, "JobState=COMPLETING Reason=TimeLimit Restarts=0", "time-limit", True),
+        (signal.SIGTERM, "JobState=COMPLETING Reason=None Restarts=1", "requeued", False),
+        (signal.SIGTERM, "JobState=COMPLETING Reason=None Restarts=0", "cancelled", False),
+        # `kill`, or `scancel --batch --signal TERM`.
+        (signal.SIGTERM, "JobState=RUNNING Reason=None Restarts=0", "signalled", False),
+    ],
+)
+def test_what_a_signal_means_decides_what_follows(
+    long_run: Any, until: Any, tmp_path: Path, number: int, fields: str, reason: str, requeued: bool
+) -> None:
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 100))
+    long_run.set_slurm(fields.format(soon=soon))
+
+    finished = stop(long_run, until, tmp_path, number)
+
+    (attempt,) = long_run.attempts()
+    assert finished.code != 0
+    assert (attempt["reason"], attempt["requeued"]) == (reason, requeued), finished.log
+    assert long_run.requeued == requeued
+    assert (attempt["checkpoint"], attempt["resumed_from"]) == (4, None)
+
+
+def test_outside_slurm_nothing_is_requeued(long_run: Any, until: Any, tmp_path: Path) -> None:
+    finished = stop(long_run, until, tmp_path, signal.SIGUSR2, SLURM_JOB_ID="")
+
+    assert long_run.attempts()[0]["requeued"] is False, finished.log
+    assert not long_run.asked.exists()
+
+
+def test_requeueing_can_be_turned_off(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.document["survive"]["requeue"] = False
+
+    finished = stop(long_run, until, tmp_path, signal.SIGUSR2)
+
+    assert "not put back into the queue: requeueing is off (--requeue)" in finished.log
+    assert not long_run.requeued
+
+
+def test_a_job_is_requeued_so_often_and_no_more(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.document["survive"]["max_requeues"] = 2
+    long_run.set_slurm(RUNNING.format(restarts=2))
+
+    process = long_run.start(
+        SLURM_RESTART_COUNT="2", STANDIN_PAUSE_AT=",,5", STANDIN_WAIT_FOR=str(tmp_path / "never")
+    )
+    until(lambda: 5 in steps_made(long_run))
+
+    process.send_signal(signal.SIGUSR2)
+
+    ended = long_run.finish(process)
+    assert "it has been restarted 2 time(s), and --max-requeues is 2" in ended.log
+    assert not long_run.requeued
+
+
+def test_slurms_own_restarts_are_limited_too(long_run: Any) -> None:
+    long_run.document["survive"]["max_requeues"] = 2
+
+    finished = long_run.attempt(SLURM_RESTART_COUNT="3")
+
+    assert finished.code == 3
+    assert "SLURM has restarted this job 3 times, and --max-requeues is 2" in finished.log
+    assert long_run.attempts()[0]["reason"] == "given-up"
+    assert steps_made(long_run) == []
+
+
+def test_a_task_of_an_array_is_requeued_alone(long_run: Any, until: Any, tmp_path: Path) -> None:
+    text = f'#!/bin/sh\necho "$*" >> {long_run.asked}\n[ "$1" = requeue ] && kill -TERM $PPID\necho\n'
+    long_run.set_program("scontrol", text)
+
+    stop(long_run, until, tmp_path, signal.SIGUSR2, SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="3")
+
+    assert long_run.asked.read_text().splitlines() == ["-o show job 17_3", "requeue 17_3"]
+
+
+def test_what_slurm_says_to_a_requeue_is_shown(long_run: Any, until: Any, tmp_path: Path) -> None:
+    refusal = "echo 'Requested operation is presently disabled' >&2; exit 1"
+    long_run.set_slurm(RUNNING.format(restarts=0), requeue=refusal)
+
+    finished = stop(long_run, until, tmp_path, signal.SIGUSR2)
+
+    assert "could not be put back into the queue: scontrol: Requested operation" in finished.log
+    assert "hint: submit it again with --resume" in finished.log
+
+
+# Failures
+
+
+def test_a_failure_after_progress_is_worth_another_attempt(long_run: Any) -> None:
+    first = long_run.attempt(STANDIN_CRASH="trainer:5:1")
+    long_run.set_slurm(RUNNING.format(restarts=1))
+    second = long_run.attempt(STANDIN_CRASH="trainer:5:1", SLURM_RESTART_COUNT="1")
+
+    attempts = long_run.attempts()
+    assert [(a["reason"], a["checkpoint"], a["requeued"]) for a in attempts] == [
+        ("failed", 4, True),
+        ("failed", 4, False),
+    ], first.log
+    assert "it failed without a new checkpoint (the newest is step 4)" in second.log
+    assert long_run.asked.read_text().splitlines().count("requeue 17") == 1
+
+
+def test_a_failure_at_the_start_is_the_end(long_run: Any) -> None:
+    finished = long_run.attempt(STANDIN_CRASH="trainer:1:1")
+
+    assert finished.code == 1
+    assert not long_run.requeued
+    assert long_run.attempts()[0]["requeued"] is False
+
+
+def test_a_failure_behind_the_last_checkpoint_is_the_end(long_run: Any) -> None:
+    finished = long_run.attempt(STANDIN_EXIT_CODE="7")
+
+    assert finished.code == 7
+    assert "the checkpoint of its last step, 9, is there" in finished.log
+    assert not long_run.requeued
+
+
+def test_time_without_a_new_checkpoint_is_given_twice(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.set_config(ckpt={"interval": None})
+    for count in range(2):
+        long_run.set_slurm(f"JobState=COMPLETING Reason=TimeLimit Restarts={count}")
+        process = long_run.start(
+            SLURM_RESTART_COUNT=str(count),
+            STANDIN_PAUSE_AT="5,5",
+            STANDIN_WAIT_FOR=str(tmp_path / "never"),
+        )
+        until(lambda: steps_made(long_run).count(5) == count + 1)  # noqa: B023
+        process.terminate()
+        finished = long_run.finish(process)
+
+    assert [a["requeued"] for a in long_run.attempts()] == [True, False]
+    assert "2 attempts in a row have used up their time without a new checkpoint" in finished.log
+    assert "--ckpt-interval" in finished.log
+
+
+def test_the_first_component_that_fails_is_named(run: Any) -> None:
+    finished = run.attempt(STANDIN_CRASH="orchestrator:1:1")
+
+    (line,) = finished.lines("failed first")
+    log = run.run_dir / "logs" / "latest" / "orchestrator.log"
+    assert "orchestrator" in line
+    assert "exit code 1" in line
+    assert "RuntimeError: the stand-in was told to fail" in line
+    assert str(log) in line or str(log.resolve()) in line
+    assert run.attempts()[0]["failure"] == line
+
+
+def test_a_launcher_that_takes_its_time_after_a_failure_is_ended(run: Any) -> None:
+    began = time.monotonic()
+
+    finished = run.attempt(STANDIN_CRASH="trainer:1:-9", STANDIN_CRASH_SECONDS="600")
+
+    assert "SIGKILL" in finished.lines("failed first")[0]
+    assert time.monotonic() - began < 60
+    assert run.attempts()[0]["reason"] == "failed"
+
+
+# Checkpoints
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(long_run: Any, until: Any) -> None:
+    torn = long_run.run_dir / "checkpoints" / "step_4" / "trainer" / "__0_0.distcp"
+    process = long_run.start(STANDIN_TORN="4")
+    until(torn.exists)
+    process.terminate()
+    long_run.finish(process)
+
+    second = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert second.code == 0, second.log
+    assert "the checkpoint of step 4 is not whole: it is not resumed from" in second.log
+    assert "Resuming from step 2" in second.log
+    assert [a["checkpoint"] for a in long_run.attempts()] == [2, 9]
+
+
+def test_a_half_written_checkpoint_alone_is_moved_aside(long_run: Any, until: Any) -> None:
+    torn = long_run.run_dir / "checkpoints" / "step_2" / "trainer" / "__0_0.distcp"
+    process = long_run.start(STANDIN_TORN="2")
+    until(torn.exists)
+    process.terminate()
+    long_run.finish(process)
+
+    second = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert second.code == 0, second.log
+    assert "Starting from scratch" in second.log
+    assert (long_run.run_dir / "checkpoints" / "torn_step_2").is_dir()
+
+
+def test_a_warned_run_may_finish_its_checkpoint(long_run: Any, until: Any) -> None:
+    torn = long_run.run_dir / "checkpoints" / "step_4" / "trainer"
+    process = long_run.start(STANDIN_TORN="4")
+    until((torn / "__0_0.distcp").exists)
+    process.send_signal(signal.SIGUSR2)
+    signals = long_run.run_dir / "configs" / "attempts" / "1" / "signals.jsonl"
+    until(signals.exists)
+
+    assert process.poll() is None
+    (torn / ".metadata").write_text("whole")
+
+    finished = long_run.finish(process)
+    assert long_run.attempts()[0]["checkpoint"] == 4, finished.log
+
+
+# Nothing is left
+
+
+def test_a_grandchild_with_a_session_of_its_own_is_ended(run: Any, tmp_path: Path) -> None:
+    finished = run.attempt(STANDIN_DETACH=str(tmp_path / "detached"))
+
+    assert finished.code == 0, finished.log
+    assert not alive(int((tmp_path / "detached").read_text()))
+
+
+def test_a_killed_owner_leaves_nothing(run: Any, until: Any, tmp_path: Path) -> None:
+    process = run.start(STANDIN_WAIT_FOR=str(tmp_path / "never"), STANDIN_DETACH=str(tmp_path / "detached"))
+    report = Path(run.variables["STANDIN_REPORT"])
+    until(lambda: report.exists() and (tmp_path / "detached").exists())
+    trainer = json.loads(report.read_text())["process"]
+    detached = int((tmp_path / "detached").read_text())
+
+    process.kill()
+
+    until(lambda: not alive(trainer) and not alive(detached))
+    log = run.finish(process).log
+    assert "medarc | the process that owned this run was killed" in log
+
+
+def test_neighbours_are_left_alone(run: Any, tmp_path: Path) -> None:
+    neighbour = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        run.attempt(STANDIN_DETACH=str(tmp_path / "detached"))
+
+        assert neighbour.poll() is None
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+# Two attempts at once
+
+
+def test_a_later_attempt_ends_an_older_one(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.document["survive"]["beat_seconds"] = 0.2
+    older = long_run.start(STANDIN_PAUSE_AT="5", STANDIN_WAIT_FOR=str(tmp_path / "never"))
+    until(lambda: 5 in steps_made(long_run))
+
+    second = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    first = long_run.finish(older)
+    assert second.code == 0, second.log
+    assert "attempt 1 of job 17 on" in second.log
+    assert "a later attempt of this job has taken over the run" in first.log
+    ends = {a["attempt"]: (a["reason"], a["requeued"]) for a in long_run.attempts()}
+    assert ends == {1: ("superseded", False), 2: ("finished", False)}
+    # The older one wrote nothing once the later one had begun.
+    assert steps_made(long_run) == [1, 2, 3, 4, 5, 5, 6, 7, 8, 9]
+
+
+def test_another_job_finds_the_run_directory_taken(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.document["survive"]["beat_seconds"] = 0.2
+    older = long_run.start(STANDIN_PAUSE_AT="5", STANDIN_WAIT_FOR=str(tmp_path / "gate"))
+    until(lambda: 5 in steps_made(long_run))
+
+    second = long_run.attempt(SLURM_JOB_ID="18")
+
+    (tmp_path / "gate").touch()
+    first = long_run.finish(older)
+    assert second.code == 3
+    assert "attempt 1 of job 17 on" in second.log
+    assert "is alive in this run directory: prime-rl is not started" in second.log
+    assert first.code == 0, first.log
+    assert steps_made(long_run) == list(range(1, 10))
+
+
+def test_an_attempt_that_fell_silent_is_not_waited_for_long(long_run: Any) -> None:
+    long_run.document["survive"]["beat_seconds"] = 0.1
+    folder = long_run.run_dir / "configs" / "attempts" / "1"
+    folder.mkdir(parents=True)
+    beat = {
+        "attempt": 1,
+        "job_id": "17",
+        "host": "another",
+        "boot": "b",
+        "process": 7,
+        "start": "1",
+        "beat": 3,
+    }
+    (folder / "heartbeat.json").write_text(json.dumps(beat))
+
+    finished = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert finished.code == 0, finished.log
+    assert "attempt 1 of job 17 on another was not seen to end" in finished.log
+
+
+def test_a_dead_owner_on_this_node_is_not_waited_for(long_run: Any, until: Any, tmp_path: Path) -> None:
+    process = long_run.start(STANDIN_PAUSE_AT="5", STANDIN_WAIT_FOR=str(tmp_path / "never"))
+    until(lambda: 5 in steps_made(long_run))
+    process.kill()
+    long_run.finish(process)
+
+    second = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert second.code == 0, second.log
+    assert "was not seen to end" not in second.log
+    assert "Resuming from step 4" in second.log
+
+
+# One GPU for both
+
+
+@pytest.fixture
+def shared(run: Any) -> Any:
+    """A run whose trainer and vLLM share a GPU."""
+    run.document["gpus"] = {"count": 1, "shared": True, "trainer": 1, "inference": 1}
+    run.variables |= {"CUDA_VISIBLE_DEVICES": "5", "SLURM_JOB_GPUS": "5"}
+    run.document["ports"] = {
+        "size": 3,
+        "above": [],
+        "slots": [
+            {"offset": 1, "paths": ["inference.server.port", "orchestrator.model.client.base_url"]},
+            {"offset": 2, "paths": ["inference.backend_port", "orchestrator.model.client.admin_base_url[*]"]},
+        ],
+    }
+    client = {"base_url": "http://localhost:8000/v1", "admin_base_url": ["http://localhost:8100/v1"]}
+    run.set_config(
+        inference={"server": {"port": 8000}, "backend_port": 8100, "output_dir": "x"},
+        orchestrator={"model": {"client": client}},
+        weight_broadcast={"type": "filesystem"},
+        env_vars={"MY_SWITCH": "on"},
+    )
+    return run
+
+
+def test_vllm_is_started_first_and_alone(shared: Any, until: Any, tmp_path: Path, report: Any) -> None:
+    names = "MY_SWITCH,CUDA_VISIBLE_DEVICES"
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "healthy"), STANDIN_REPORT_NAMES=names)
+    until(Path(shared.variables["STANDIN_REPORT"]).exists)
+    server = report()
+    trained_early = (shared.run_dir / "logs").exists()
+    (tmp_path / "healthy").touch()
+    finished = shared.finish(process)
+
+    attempt = shared.run_dir / "configs" / "attempts" / "1"
+    assert finished.code == 0, finished.log
+    assert not trained_early
+    assert server["argv"] == ["@", str(attempt / "inference.json")]
+    assert server["environment"]["MY_SWITCH"] == "on"
+    assert server["environment"]["CUDA_VISIBLE_DEVICES"] == "5"
+    assert report()["gpus"] == [5]
+    assert report()["argv"] == ["@", str(attempt / "rl.json")]
+    assert json.loads((attempt / "rl.json").read_text())["inference"] is None
+    assert "output_dir" not in json.loads((attempt / "inference.json").read_text())
+    assert finished.lines("vLLM is healthy after")
+    assert not alive(server["process"])
+
+
+def test_a_server_that_dies_before_it_is_healthy_ends_the_job(
+    shared: Any, until: Any, tmp_path: Path, report: Any
+) -> None:
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "never"))
+    until(Path(shared.variables["STANDIN_REPORT"]).exists)
+
+    os.kill(report()["process"], signal.SIGKILL)
+
+    finished = shared.finish(process)
+    assert finished.code == 128 + signal.SIGKILL
+    assert "inference" in finished.lines("failed first")[0]
+    assert shared.attempts()[0]["reason"] == "failed"
+
+
+def test_a_server_that_dies_while_training_ends_the_run(
+    shared: Any, until: Any, tmp_path: Path, report: Any
+) -> None:
+    shared.set_config(max_steps=9)
+    process = shared.start(STANDIN_PAUSE_AT="3", STANDIN_WAIT_FOR=str(tmp_path / "never"))
+    until(lambda: 3 in steps_made(shared))
+    trainer = report()["process"]
+    for line in (shared.run_dir / "configs/attempts/1/inference.log").read_text().splitlines():
+        assert "serving" in line
+    pids = subprocess.run(
+        ["pgrep", "-f", shlex.join(["prime_rl.entrypoints.inference"])],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    mine = [pid for pid in pids if str(shared.run_dir) in Path("/proc", pid, "cmdline").read_text()]
+
+    os.kill(int(mine[0]), signal.SIGKILL)
+
+    finished = shared.finish(process)
+    assert finished.code == 128 + signal.SIGKILL, finished.log
+    assert "inference" in finished.lines("failed first")[0]
+    assert not alive(trainer)
+
+
+def test_a_stop_while_vllm_starts_ends_it(shared: Any, until: Any, tmp_path: Path, report: Any) -> None:
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "never"))
+    until(Path(shared.variables["STANDIN_REPORT"]).exists)
+    server = report()["process"]
+
+    process.terminate()
+
+    finished = shared.finish(process)
+    assert shared.attempts()[0]["reason"] == "signalled", finished.log
+    assert not alive(server)
