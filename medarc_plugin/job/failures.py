@@ -54,7 +54,9 @@ class Failure:
         if self.signal is not None:
             hint = _HINTS.get(self.signal)
             how = f"was killed by {self.signal}" + (f" ({hint})" if hint else "")
-        said = f": {self.error}" if self.error else ", and its log says nothing" if self.log else ""
+        said = (
+            f": {self.error.rstrip('.')}" if self.error else ", and its log says nothing" if self.log else ""
+        )
         where = f"; its log: {self.log}" if self.log else "; it has no log"
         return f"{self.component} {how}{said}{where}"
 
@@ -246,9 +248,10 @@ def _errors(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     inside = False
     for line in _unfolded(lines):
         text = _GROUP.sub("", line.message)
-        if text.strip() == _TRACEBACK or text.strip().endswith("Exception Group " + _TRACEBACK):
+        if text.strip().endswith(_TRACEBACK):
             inside = True
-        elif inside:
+            continue
+        if inside:
             # Frames are indented; loguru marks one with > and leaves lines blank between them.
             if not text.strip() or text[0] in " >│└├":
                 continue
@@ -256,15 +259,19 @@ def _errors(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             if _EXCEPTION.fullmatch(text):
                 yield (2 if _ECHO.search(text) else 0), text
                 continue
-        if inside:
-            continue
-        if _ECHO.search(text):
-            if line.level in _BAD_LEVELS:
-                yield 3, text
-        elif _PLAIN.search(text) and line.level not in ("DEBUG", "INFO", "WARNING"):
-            yield 0, text
-        elif line.level in _BAD_LEVELS:
-            yield 1, text
+        grade = _grade(line.level, text)
+        if grade is not None:
+            yield grade, text
+
+
+def _grade(level: str, text: str) -> int | None:
+    """How good a cause a line is that no traceback ends in; `None` for one that is no error."""
+    bad = level in _BAD_LEVELS
+    if _ECHO.search(text):
+        return 3 if bad else None
+    if _PLAIN.search(text) and (bad or not level):
+        return 0
+    return 1 if bad else None
 
 
 def _unfolded(lines: Iterable[str]) -> Iterator[formats.Line]:
