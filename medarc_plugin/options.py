@@ -281,6 +281,10 @@ class SlurmOptions(BaseModel):
     """Steps between checkpoints: sets `ckpt.interval` of the config. What a run that is interrupted loses
     is what it did since the newest one."""
 
+    idle_timeout: Annotated[Time | None, Knob(group="Job", metavar="TIME")] = None
+    """End a run whose logs and GPUs are still for this long: minutes, H:MM:SS or D-HH:MM:SS. Unset:
+    never."""
+
     sbatch_arg: Annotated[Texts, Knob(group="Job", metavar="KEY[=VALUE]", repeatable=True)] = ()
     """Any other sbatch option, without its dashes. One that the plugin sets itself is refused."""
 
@@ -424,6 +428,22 @@ def choices(name: str) -> tuple[str, ...]:
     """Return the values that a field is limited to, or nothing."""
     annotation = SlurmOptions.model_fields[name].annotation
     return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def time_seconds(time: str) -> int | None:
+    """Convert a time as sbatch reads it to seconds; `None` for one without end.
+
+    Args:
+        time: MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, or DAYS- before HOURS, HOURS:MINUTES or
+            HOURS:MINUTES:SECONDS.
+    """
+    if time.isalpha():
+        return None
+    days, dash, clock = time.rpartition("-")
+    numbers = [int(number) for number in clock.split(":")]
+    # Behind a day stand the hours; without one, the last two of three numbers are what two would be.
+    units = (3600, 60, 1) if dash or len(numbers) > 2 else (60, 1)  # noqa: PLR2004 - H:M:S
+    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
 
 
 def megabytes(size: str) -> int:

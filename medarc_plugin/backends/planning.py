@@ -19,7 +19,7 @@ from medarc_plugin.models import (
     RunFiles,
     TextFile,
 )
-from medarc_plugin.options import megabytes
+from medarc_plugin.options import megabytes, time_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,6 +143,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "cpus": plan.allocation.cpus,
         "memory_mib": megabytes(plan.allocation.memory) if plan.allocation.memory else None,
         "ports": resolved.ports,
+        "idle_timeout": time_seconds(plan.options.idle_timeout) if plan.options.idle_timeout else None,
         "expected_variables": list(plan.launch.passed),
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,

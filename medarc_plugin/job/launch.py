@@ -80,6 +80,7 @@ class Launch:
         cpus: CPUs that the plan asked for.
         memory_mib: Memory that the plan asked for, in MiB; `None` for the cluster's default.
         ports: How many ports the run needs, and which fields hold them; `None` leaves them alone.
+        idle_timeout: Seconds for which the run may be still; `None` for ever.
         expected_variables: Names that the submission promised to pass.
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
@@ -100,6 +101,7 @@ class Launch:
     cpus: int
     memory_mib: int | None
     ports: Mapping[str, Any] | None
+    idle_timeout: int | None
     expected_variables: tuple[str, ...]
     environments: tuple[str, ...]
     checked: bool
@@ -186,6 +188,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         cpus=int(document["cpus"]),
         memory_mib=None if memory is None else int(memory),
         ports=document.get("ports"),
+        idle_timeout=None if document.get("idle_timeout") is None else int(document["idle_timeout"]),
         expected_variables=tuple(map(str, document["expected_variables"])),
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),

@@ -78,6 +78,10 @@ class Tail:
         return [line.decode("utf-8", "replace") for line in lines]
 
 
+MOST_LINES = 4000
+"""Lines of a file's end that are looked at."""
+
+
 def last_lines(path: Path, most: int = PER_READ) -> list[str]:
     """Return the lines at a file's end, the last one whether it is whole or not.
 
@@ -92,5 +96,6 @@ def last_lines(path: Path, most: int = PER_READ) -> list[str]:
             data = file.read(most)
     except OSError:
         return []
-    lines = data.decode("utf-8", "replace").split("\n")
-    return lines[1:] if size > most and len(lines) > 1 else lines
+    lines = data.decode("utf-8", "replace").rsplit("\n", MOST_LINES)
+    cut = size > most or len(lines) > MOST_LINES
+    return lines[1:] if cut and len(lines) > 1 else lines

@@ -58,6 +58,7 @@ EVERYTHING: dict[str, Any] = {
     "dependency": "afterok:123",
     "mail_user": "ada@example.org",
     "mail_type": "END,FAIL",
+    "idle_timeout": "30",
     "sbatch_arg": ["licenses=matlab", "requeue"],
     "setup": ["source /opt/tools/env.sh", "ulimit -n 65536"],
     "module": ["cuda/12.8", "gcc"],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from medarc_plugin.job.idle import GAP, INTERVAL, IdleWatch, LogActivity, who_waits
+from medarc_plugin.job.launch import read_launch
 
 PIPELINE = "Train batch 3/128 (2.3%); 64 inflight episodes (train=64, eval=0)"
 
@@ -58,6 +59,19 @@ def looks(tmp_path: Path, clock: Clock) -> Any:
         return before[-1] != before[-2]
 
     return look
+
+
+# Whether it is asked for
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [({"idle_timeout": 1800}, 1800), ({"idle_timeout": None}, None), ({}, None)]
+)
+def test_the_plan_says_how_long(value: dict[str, Any], seconds: int | None, run: Any) -> None:
+    run.document |= value
+    run.write()
+
+    assert read_launch(run.folder / "launch.json").idle_timeout == seconds
 
 
 # What the logs say

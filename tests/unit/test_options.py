@@ -19,6 +19,7 @@ from medarc_plugin.options import (
     is_switch,
     knobs,
     megabytes,
+    time_seconds,
 )
 
 
@@ -112,6 +113,29 @@ def test_no_memory_is_not_a_way_to_get_all_of_it() -> None:
 )
 def test_sizes_are_counted_in_mebibytes_and_rounded_up(size: str, expected: int) -> None:
     assert expected == megabytes(size)
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("30", 1800),
+        ("0:05", 5),
+        ("90:30", 5430),
+        ("1:00:00", 3600),
+        ("1-2", 93600),
+        ("1-2:03", 93780),
+        ("1-02:03:04", 93784),
+        ("UNLIMITED", None),
+        ("infinite", None),
+    ],
+)
+def test_times_are_counted_in_seconds(time: str, expected: int | None) -> None:
+    assert expected == time_seconds(time)
+
+
+@pytest.mark.parametrize("text", ["30m", "0", "soon", True])
+def test_what_is_no_time_is_no_idle_timeout(text: Any) -> None:
+    assert "time" in refusal(idle_timeout=text)
 
 
 @pytest.mark.parametrize(
