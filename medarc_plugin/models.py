@@ -109,6 +109,41 @@ class Host:
 
 
 @dataclass(frozen=True)
+class MemoryNeeds:
+    """What trainer and vLLM need of a GPU that they share: estimates, in bytes where nothing else is said.
+
+    Attributes:
+        gpu_mib: The GPU's memory in MiB; `None` when it is known in the job alone.
+        gpu_source: What it is known from.
+        share: vLLM's share of the GPU's whole memory; `None` when the job works it out.
+        share_path: The config's field for it.
+        fixed: The config itself names the share.
+        trainer: The trainer's need by what takes it; `None` when the model's size is unknown.
+        trainer_bytes: The most that the trainer needs at once.
+        inference: The least that vLLM needs, by what takes it.
+        inference_bytes: All of that.
+        reserve_bytes: What both processes take beside it.
+        offloaded: The optimizer's state is on the GPU for a moment only, or never.
+        unknown: Why the sizes are unknown.
+        refusal: Why both do not fit on the GPU, and the way out.
+    """
+
+    gpu_mib: int | None
+    gpu_source: str
+    share: float | None
+    share_path: str
+    fixed: bool
+    trainer: Mapping[str, int] | None = None
+    trainer_bytes: int | None = None
+    inference: Mapping[str, int] | None = None
+    inference_bytes: int | None = None
+    reserve_bytes: int | None = None
+    offloaded: bool = False
+    unknown: str = ""
+    refusal: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Resolved:
     """A run's config after prime-rl's parser, and what the plan needs to know of it.
 
@@ -133,6 +168,7 @@ class Resolved:
         host: The prime-rl that resolved it, when there was one.
         ports: Services and the fields that hold their ports, as `host.fields.ports` lists them; `None`
             leaves them as the config has them.
+        memory: What trainer and vLLM need of the GPU that they share; `None` when they share none.
     """
 
     entrypoint: Entrypoint
@@ -154,6 +190,7 @@ class Resolved:
     warnings: tuple[str, ...]
     host: Host | None
     ports: Mapping[str, Any] | None = None
+    memory: MemoryNeeds | None = None
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,18 @@ def _size(value: object) -> object:
     return text.upper()
 
 
+def _amount(value: object) -> object:
+    """Check a size that is not sbatch's: of a GPU, or of a disk."""
+    text = str(value).strip()
+    if isinstance(value, bool) or len(text) > LONGEST or not _SIZE.fullmatch(text):
+        msg = f"{text[:LONGEST]!r} is not a size; write 80G, 512M or a number of MiB"
+        raise ValueError(msg)
+    if int(text.rstrip("KMGTkmgt")) == 0:
+        msg = f"{text!r} is no size to go by; leave the option out to leave it unset"
+        raise ValueError(msg)
+    return text.upper()
+
+
 def _number(value: object) -> object:
     """Take no truth value for a number, as pydantic would."""
     if isinstance(value, bool):
@@ -119,6 +131,7 @@ def _lines(value: object) -> object:
 
 Time = Annotated[str, BeforeValidator(_time)]
 Size = Annotated[str, BeforeValidator(_size)]
+Amount = Annotated[str, BeforeValidator(_amount)]
 Number = Annotated[int, BeforeValidator(_number)]
 Folder = Annotated[Path, BeforeValidator(_path)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_lines)]
@@ -214,6 +227,10 @@ class SlurmOptions(BaseModel):
     gpu_type: Annotated[str | None, Field(pattern=r"^[\w.+-]+$"), Knob(metavar="TYPE")] = None
     """GPU type as the cluster names it (`sinfo -o %G`). Unset: any."""
 
+    gpu_memory: Annotated[Amount | None, Knob(metavar="SIZE")] = None
+    """Memory of the GPU that --single-gpu shares, like 80G, to plan with. Unset: what --gpu-type tells,
+    else known in the job."""
+
     gpu_flag: Annotated[
         Literal["gres", "gpus-per-node", "gpus"], Knob(metavar="{gres,gpus-per-node,gpus}")
     ] = "gres"
@@ -238,7 +255,11 @@ class SlurmOptions(BaseModel):
 
     single_gpu: Annotated[bool, Knob(metavar=None)] = False
     """Trainer and vLLM share one GPU: weights go over the file system, and vLLM gets a share of the
-    memory (0.3 unless the config says otherwise)."""
+    memory, worked out from the GPU, the model and the trainer's need unless the config names one."""
+
+    min_free_disk: Annotated[Amount | None, Knob(metavar="SIZE")] = None
+    """Free disk that the node must have for the run directory and for temporary files, like 50G; with
+    less the job ends at once. Unset: the free disk is reported alone."""
 
     job_name: Annotated[
         str | None,

@@ -57,10 +57,33 @@ def passed_variables_are_set(plan: JobPlan) -> Iterator[Problem]:
 
 def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:
     """Trainer and vLLM on one GPU need room beside each other."""
-    share = plan.resolved.memory_share
-    if plan.resolved.gpus.shared and share is not None and float(share) > _MOST_SHARED:
+    share, needs = plan.resolved.memory_share, plan.resolved.memory
+    if not plan.resolved.gpus.shared:
+        return
+    if needs is not None and needs.refusal:
+        yield Problem("GPU memory", *needs.refusal)
+    elif needs is not None and needs.unknown and not needs.fixed:
         yield Problem(
-            "memory share",
+            "GPU memory",
+            f"the model's size is unknown ({needs.unknown}): vLLM gets a share of {share:g}, and nobody has "
+            "looked whether the trainer fits beside it",
+            "put the model into the Hugging Face cache (--hf-cache-dir) or name a local folder, or set "
+            f"{needs.share_path}",
+            fatal=False,
+        )
+    elif needs is not None and needs.fixed and needs.gpu_mib and needs.inference_bytes:
+        given = float(share or 0) * needs.gpu_mib * 2**20
+        if given < needs.inference_bytes:
+            yield Problem(
+                "GPU memory",
+                f"vLLM may not start: its share of {share:g} is {given / 2**30:.1f} GiB, and it needs about "
+                f"{needs.inference_bytes / 2**30:.1f}",
+                f"raise {needs.share_path} or leave it out, or lower inference.vllm.max_model_len",
+                fatal=False,
+            )
+    elif share is not None and float(share) > _MOST_SHARED and (needs is None or needs.fixed):
+        yield Problem(
+            "GPU memory",
             f"vLLM takes {float(share):.0%} of the GPU that it shares, which leaves the trainer little",
             "lower inference.vllm.gpu_memory_utilization, or leave it out",
             fatal=False,

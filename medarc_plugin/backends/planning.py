@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import uuid
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import medarc_plugin
 from medarc_plugin import job
+from medarc_plugin.host import fields
+from medarc_plugin.job.memory import MemoryShareError, share_for
 from medarc_plugin.models import (
     Allocation,
     JobPlan,
     LaunchSpec,
+    MemoryNeeds,
     Request,
     Resolved,
     RunFiles,
@@ -59,6 +64,7 @@ def new_plan(
     token: str,
 ) -> JobPlan:
     """Put together the plan for an allocation."""
+    resolved = with_share(resolved)
     files = run_files(resolved.run_dir, resolved.entrypoint)
     # Without prime-rl the job code still runs, here, to say in the job what is missing.
     python = resolved.host.python if resolved.host else Path(sys.executable)
@@ -88,6 +94,31 @@ def new_plan(
         template_context=_prime_rl_context(resolved, options, files),
         provenance=_provenance(resolved, request),
     )
+
+
+def with_share(resolved: Resolved) -> Resolved:
+    """Work out vLLM's share of a GPU that it shares, where GPU and needs are known.
+
+    The job does the same for the GPU that it got.
+    """
+    needs = resolved.memory
+    if needs is None or needs.trainer is None or needs.gpu_mib is None:
+        return resolved
+    try:
+        share = share_for(_memory_document(needs), needs.gpu_mib)
+    except MemoryShareError as error:
+        return replace(resolved, memory=replace(needs, refusal=(str(error), error.hint)))
+    document = copy.deepcopy(dict(resolved.document))
+    fields.put(document, needs.share_path, share)
+    needs = replace(needs, share=share)
+    return replace(resolved, memory=needs, memory_share=share, document=document)
+
+
+def _memory_document(needs: MemoryNeeds) -> dict[str, Any]:
+    """What the job needs to work out the share, as it stands in launch.json."""
+    names = ("trainer_bytes", "inference_bytes", "reserve_bytes", "share", "share_path", "fixed")
+    values = asdict(needs)
+    return {name: values[name] for name in names}
 
 
 def new_token() -> str:
@@ -142,6 +173,8 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         },
         "cpus": plan.allocation.cpus,
         "memory_mib": megabytes(plan.allocation.memory) if plan.allocation.memory else None,
+        "memory": _memory_document(resolved.memory) if resolved.memory else None,
+        "min_free_disk_mib": megabytes(plan.options.min_free_disk) if plan.options.min_free_disk else None,
         "ports": resolved.ports,
         "idle_timeout": time_seconds(plan.options.idle_timeout) if plan.options.idle_timeout else None,
         "expected_variables": list(plan.launch.passed),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from medarc_plugin.errors import MedarcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import JobPlan, Submission
@@ -125,9 +125,8 @@ def _gpu_rows(plan: JobPlan) -> list[tuple[str, str]]:
     kind = f" of type {allocation.gpu_type}" if allocation.gpu_type else ""
     rows = [("GPUs", f"{gpus.allocated}{kind}, on one node")]
     if gpus.shared:
-        share = float(plan.resolved.memory_share or 0)
-        rows.append(("", f"inference and trainer: the same GPU; vLLM takes {share:.0%} of its memory"))
-        return rows
+        rows.append(("", "inference and trainer: the same GPU"))
+        return rows + _memory_rows(plan)
     first = 0
     # prime-rl's launcher takes the visible GPUs in this order.
     for who, count in (("inference", gpus.infer), ("trainer", gpus.train)):
@@ -137,6 +136,37 @@ def _gpu_rows(plan: JobPlan) -> list[tuple[str, str]]:
             rows.append(("", f"{who}: {which} of the allocation"))
             first += count
     return rows
+
+
+def _memory_rows(plan: JobPlan) -> list[tuple[str, str]]:
+    """Say how the memory of a shared GPU is divided, and why."""
+    needs, share = plan.resolved.memory, plan.resolved.memory_share
+    if needs is None or needs.trainer is None or needs.inference is None:
+        return [("GPU memory", f"vLLM's share is {float(share or 0):g} of it")]
+    if needs.gpu_mib is None:
+        words = "the job works vLLM's share out for the GPU that it gets (--gpu-memory shows it here)"
+        if needs.fixed:
+            words = f"vLLM's share is {share:g}, as the config says; the job checks it for its GPU"
+    else:
+        size, source = needs.gpu_mib / 1024, needs.gpu_source + (", config" if needs.fixed else "")
+        words = f"{size:.1f} GiB: vLLM's share is {share:g}, {size * float(share or 0):.1f} GiB ({source})"
+    trainer, inference = dict(needs.trainer), dict(needs.inference)
+    if needs.offloaded:
+        trainer["optimizer (kept in CPU memory)"] = trainer.pop("optimizer")
+    return [
+        ("GPU memory", words),
+        ("", f"trainer about {_gib(needs.trainer_bytes)} GiB at its peak: {_listed(trainer)}"),
+        ("", f"vLLM at least {_gib(needs.inference_bytes)} GiB: {_listed(inference)}"),
+        ("", f"beside both {_gib(needs.reserve_bytes)} GiB, for CUDA and for what cannot be foreseen"),
+    ]
+
+
+def _listed(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
+
+
+def _gib(size: int | None) -> str:
+    return f"{(size or 0) / 2**30:.1f}"
 
 
 def _config_words(prepared: Prepared) -> str:

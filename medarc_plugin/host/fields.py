@@ -60,9 +60,12 @@ LAUNCHER_FIELDS = ("slurm", "dry_run", "clean")
 DEFAULT_OUTPUT_DIR = "outputs"
 """prime-rl's own default for `output_dir`."""
 
+SHARE_PATH = "inference.vllm.gpu_memory_utilization"
+"""The field for vLLM's share of its GPU's memory."""
+
 SHARED_GPU_MEMORY = 0.3
-"""vLLM's share of a GPU that it shares with the trainer, when the config names none. Seen to work on
-an H200 with small models; prime-rl's own default of 0.9 leaves the trainer nothing."""
+"""vLLM's share of a GPU that it shares with the trainer, until it is worked out, and where it cannot be.
+Seen to work on an H200 with small models; prime-rl's own default of 0.9 leaves the trainer nothing."""
 
 
 class FieldError(Exception):
@@ -216,8 +219,13 @@ def _share_one_gpu(document: Document, entrypoint: str) -> None:
             )
     if entrypoint == "rl" or isinstance(document.get("eval"), dict):
         put(document, "weight_broadcast.type", "filesystem")
-    if get(document, "inference.vllm.gpu_memory_utilization") is None:
-        put(document, "inference.vllm.gpu_memory_utilization", SHARED_GPU_MEMORY)
+    if not names_share(document):
+        put(document, SHARE_PATH, SHARED_GPU_MEMORY)
+
+
+def names_share(document: Document) -> bool:
+    """Whether the config names vLLM's share of the memory; to be asked before `apply` fills it in."""
+    return get(document, SHARE_PATH) is not None
 
 
 def facts(document: Document, entrypoint: str) -> Document:
@@ -268,7 +276,7 @@ def facts(document: Document, entrypoint: str) -> Document:
         found["wandb"] = any(
             isinstance(get(document, path), dict) for path in (f"{trainer}monitors.wandb", "monitors.wandb")
         )
-        found["memory_share"] = _share(document, "inference.vllm.gpu_memory_utilization")
+        found["memory_share"] = _share(document, SHARE_PATH)
         found["environments"] = _environments(document, entrypoint)
     return found
 

@@ -17,6 +17,7 @@ from medarc_plugin.errors import (
 )
 from medarc_plugin.host import fields, resolver
 from medarc_plugin.host.locate import commit_of
+from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge
 from medarc_plugin.host.spelling import respelled
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
@@ -222,12 +223,14 @@ def _unchecked(
 ) -> Resolved:
     document = merge(request.arguments)
     written = {name: document.pop(name, None) for name in fields.LAUNCHER_FIELDS}
+    names_share = fields.names_share(document)
     try:
         fields.apply(document, request.entrypoint, wishes)
         found = fields.facts(document, request.entrypoint)
     except fields.FieldError as error:
         raise UsageError(error.message, hint=error.hint) from None
     found |= {name: str(written[name]).lower() == "true" for name in ("clean", "dry_run")}
+    found["names_share"] = names_share
     answer = {"document": document, "facts": found, "shape": UNCHECKED, "warnings": []}
     return _resolved(request, options, answer, host)
 
@@ -253,7 +256,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         run_dir = Path(found["output_dir"]) / found["run_dir_name"]
     else:
         raise _nowhere()
-    return Resolved(
+    resolved = Resolved(
         entrypoint=request.entrypoint,
         # A relative output_dir is one of the config's paths, which mean what they mean in the job.
         run_dir=Path(os.path.abspath((options.project_dir or Path()) / run_dir)),  # noqa: PTH100
@@ -275,6 +278,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         host=host,
         ports=found.get("ports"),
     )
+    return with_memory(resolved, options, fixed=found["names_share"])
 
 
 def _nowhere() -> UsageError:

@@ -75,6 +75,7 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
         for field in fields.LAUNCHER_FIELDS:
             if field in merged:
                 written[field] = merged.pop(field)
+        written["names_share"] = fields.names_share(merged)
         fields.apply(merged, entrypoint, request["wishes"])
         return validate(merged)
 
@@ -112,6 +113,7 @@ def describe(
     except fields.FieldError as error:
         return {"kind": "contradiction", "message": error.message, "hint": error.hint}
     facts |= {name: str(written.get(name)).lower() == "true" for name in ("clean", "dry_run")}
+    facts["names_share"] = written.get("names_share", False)
     facts["ports"] = fields.ports(document, entrypoint)
     return {
         "kind": "resolved",

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .environment import is_executable
+from .memory import MIB, MemoryShareError, gpu_mib, share_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from .allocation import Device
     from .launch import Launch
     from .node import Node
     from .primerl import PrimeRl
@@ -25,6 +27,17 @@ OK, FAIL, WARN, SKIP = "ok", "FAIL", "warn", "skip"
 
 # Set where GPUs are made up on purpose, as in a SLURM for trying things out.
 STAND_IN_GPUS = "MEDARC_STANDIN_GPUS"
+
+# What prime-rl gives each of its processes, unless the config's env_vars say otherwise
+# (`DEFAULT_COMMON_ENV_VARS` in its `utils/process.py`).
+PRIME_RL_THREADS = "1"
+
+# The tables of a config that set a component's variables, and what is called by their names.
+COMPONENTS = {
+    "rl": ("trainer", "orchestrator", "inference"),
+    "sft": ("trainer", "inference"),
+    "inference": ("inference",),
+}
 
 PRIME_RL_HINT = "set PRIME_RL_DIR or give --prime-rl-dir, and submit again"
 
@@ -81,11 +94,43 @@ def check_gpus(subject: Subject) -> Iterator[Check]:
         yield Check("GPUs", FAIL, *subject.gpu_problem)
         return
     names = {device.index: device for device in subject.node.driver.devices or ()}
-    known = [f"{names[i].name} ({names[i].memory})" for i in subject.gpus if i in names]
+    known = [_words(names[i]) for i in subject.gpus if i in names]
+    sliced = any(names[i].slices for i in subject.gpus if i in names)
+    if sliced and max(wanted.trainer, wanted.inference) > 1:
+        yield Check(
+            "GPUs",
+            FAIL,
+            f"{wanted.trainer} wanted for the trainer and {wanted.inference} for vLLM, but these are slices "
+            "of GPUs (MIG), of which a program can use one alone",
+            "ask for whole GPUs, or for one slice for each component",
+        )
+        return
     ids = ",".join(map(str, subject.gpus)) or "none"
     kinds = "; ".join(dict.fromkeys(known))
     text = f"{len(subject.gpus)} of {wanted.count} wanted: {ids}"
     yield Check("GPUs", OK, f"{text}: {kinds}" if kinds else text)
+
+
+def _words(device: Device) -> str:
+    if device.slices:
+        return f"{device.name}, slice {device.slices[0].profile}"
+    return f"{device.name} ({device.memory})"
+
+
+def check_shared_gpu(subject: Subject) -> Iterator[Check]:
+    """Trainer and vLLM fit on the GPU that they share."""
+    memory = subject.launch.memory
+    if memory is None or subject.gpus is None:
+        return
+    mib = gpu_mib(subject.node.driver.devices, subject.gpus)
+    try:
+        share = share_for(memory, mib)
+    except MemoryShareError as error:
+        yield Check("GPU memory", FAIL, str(error), error.hint)
+        return
+    size = "a GPU of unknown size" if mib is None else f"a GPU of {mib / 1024:.1f} GiB"
+    source = ", as the config says" if memory.get("fixed") else ""
+    yield Check("GPU memory", OK, f"{size} for trainer and vLLM; vLLM's share is {share:g}{source}")
 
 
 def check_driver(subject: Subject) -> Iterator[Check]:
@@ -112,14 +157,49 @@ def _stand_in_gpus(subject: Subject) -> bool:
 
 def check_cpus(subject: Subject) -> Iterator[Check]:
     """At least the CPUs that were planned with; fewer only make the run slow."""
-    node, wanted = subject.node, subject.launch.cpus
-    available = min(node.affinity, node.cpus or node.affinity)
+    available, wanted = _cpus(subject.node), subject.launch.cpus
     text = f"{available} of {wanted} wanted" if wanted else f"{available}, none in particular wanted"
     if available < wanted:
         hint = "the run starts, and may wait for data: ask for more with --cpus-per-gpu"
         yield Check("CPUs", WARN, text, hint)
     else:
         yield Check("CPUs", OK, text)
+
+
+def _cpus(node: Node) -> int:
+    return min(node.affinity, node.cpus or node.affinity)
+
+
+def check_threads(subject: Subject) -> Iterator[Check]:
+    """OMP_NUM_THREADS as each component will have it, against the CPUs of the allocation."""
+    available = _cpus(subject.node)
+    held = _threads(subject.launch.entrypoint, subject.config or {})
+    text = ", ".join(f"{value} for {name}" for name, value in held.items())
+    if len(set(held.values())) == 1:
+        text = f"{next(iter(held.values()))} for each of prime-rl's processes"
+    given = subject.node.variables.get("OMP_NUM_THREADS")
+    if given is not None and given not in held.values():
+        text += f" (the job's own {given} does not reach them: prime-rl sets it anew)"
+    numbers = [int(value) for value in held.values() if value.isdigit()]
+    if max(numbers, default=0) > available:
+        hint = "lower OMP_NUM_THREADS in the config's env_vars, or ask for more CPUs with --cpus-per-gpu"
+        yield Check("OMP_NUM_THREADS", WARN, f"{text}; the job has {available} CPU(s)", hint)
+    else:
+        yield Check("OMP_NUM_THREADS", OK, text)
+
+
+def _threads(entrypoint: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """OMP_NUM_THREADS by component: prime-rl's own, the config's for all, the config's for one."""
+    held = {}
+    for name in COMPONENTS.get(entrypoint, ()):
+        own = config.get(name)
+        if name == "inference" and entrypoint != "inference" and not isinstance(own, dict):
+            continue
+        tables = [config, own if isinstance(own, dict) else {}]
+        said = [table["env_vars"] for table in tables if isinstance(table.get("env_vars"), dict)]
+        found = [str(each["OMP_NUM_THREADS"]) for each in said if "OMP_NUM_THREADS" in each]
+        held[name] = found[-1] if found else PRIME_RL_THREADS
+    return held
 
 
 def check_memory(subject: Subject) -> Iterator[Check]:
@@ -132,6 +212,28 @@ def check_memory(subject: Subject) -> Iterator[Check]:
         yield Check("memory", WARN, f"{granted} of {wanted} MiB wanted", hint)
     else:
         yield Check("memory", OK, f"{granted} MiB")
+
+
+def check_disk(subject: Subject) -> Iterator[Check]:
+    """As much free disk as was asked for, where the run and where its temporary files go."""
+    wanted = subject.launch.min_free_disk_mib
+    variables = subject.node.variables
+    temporary = next((variables[name] for name in ("TMPDIR", "TEMP", "TMP") if variables.get(name)), "/tmp")  # noqa: S108
+    for name, folder in (("run directory", str(subject.launch.run_dir)), ("temporary directory", temporary)):
+        try:
+            system = os.statvfs(folder)
+        except OSError as error:
+            status = WARN if wanted is None else FAIL
+            yield Check("free disk", status, f"cannot look at the {name}, {folder}: {error.strerror}")
+            continue
+        # What an ordinary user may still write; a quota may allow less.
+        free = system.f_bavail * system.f_frsize // MIB
+        text = f"{free / 1024:.1f} GiB in the {name}, {folder}"
+        if wanted is not None and free < wanted:
+            hint = "make room there, name another node or directory, or lower --min-free-disk"
+            yield Check("free disk", FAIL, f"{text}; {wanted / 1024:.1f} GiB wanted", hint)
+        else:
+            yield Check("free disk", OK, text)
 
 
 def check_run_directory(subject: Subject) -> Iterator[Check]:
@@ -239,8 +341,11 @@ def check_variables(subject: Subject) -> Iterator[Check]:
 CHECKS: tuple[Callable[[Subject], Iterator[Check]], ...] = (
     check_gpus,
     check_driver,
+    check_shared_gpu,
     check_cpus,
+    check_threads,
     check_memory,
+    check_disk,
     check_run_directory,
     check_working_directory,
     check_config,

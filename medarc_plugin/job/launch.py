@@ -79,6 +79,9 @@ class Launch:
         gpus: GPUs by component.
         cpus: CPUs that the plan asked for.
         memory_mib: Memory that the plan asked for, in MiB; `None` for the cluster's default.
+        memory: Needs of trainer and vLLM on a shared GPU, as `memory.share_for` takes them; `None`
+            when they share none.
+        min_free_disk_mib: Free disk that the node must have, in MiB; `None` asks for none.
         ports: How many ports the run needs, and which fields hold them; `None` leaves them alone.
         idle_timeout: Seconds for which the run may be still; `None` for ever.
         expected_variables: Names that the submission promised to pass.
@@ -100,6 +103,8 @@ class Launch:
     gpus: Gpus
     cpus: int
     memory_mib: int | None
+    memory: Mapping[str, Any] | None
+    min_free_disk_mib: int | None
     ports: Mapping[str, Any] | None
     idle_timeout: int | None
     expected_variables: tuple[str, ...]
@@ -169,6 +174,7 @@ def read_launch(path: Path) -> Launch:
 
 def _launch(document: Mapping[str, Any]) -> Launch:
     gpus, memory, survive = document["gpus"], document.get("memory_mib"), document["survive"]
+    gpus = document["gpus"]
     return Launch(
         name=str(document["name"]),
         entrypoint=str(document["entrypoint"]),
@@ -186,7 +192,9 @@ def _launch(document: Mapping[str, Any]) -> Launch:
             inference=int(gpus["inference"]),
         ),
         cpus=int(document["cpus"]),
-        memory_mib=None if memory is None else int(memory),
+        memory_mib=_count(document.get("memory_mib")),
+        memory=document.get("memory"),
+        min_free_disk_mib=_count(document.get("min_free_disk_mib")),
         ports=document.get("ports"),
         idle_timeout=None if document.get("idle_timeout") is None else int(document["idle_timeout"]),
         expected_variables=tuple(map(str, document["expected_variables"])),
@@ -201,6 +209,10 @@ def _launch(document: Mapping[str, Any]) -> Launch:
             beat_seconds=float(survive["beat_seconds"]),
         ),
     )
+
+
+def _count(value: float | str | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _path(value: str | None) -> Path | None:

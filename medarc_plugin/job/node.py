@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .allocation import Device, parse_devices
+from .allocation import SLICE, Device, parse_devices, visible_tokens, with_slices
 from .child import ask
 
 if TYPE_CHECKING:
@@ -131,7 +131,11 @@ def _ask_driver(variables: Mapping[str, str]) -> Driver:
             return Driver(None, f"nvidia-smi did not answer within {NVIDIA_SMI_SECONDS:.0f} s")
         if answer.code != 0:
             return Driver(None, f"nvidia-smi failed: {_first_line(answer.output)}")
-        return Driver(parse_devices(answer.output))
+        devices = parse_devices(answer.output)
+        if any(token.startswith(SLICE) for token in visible_tokens(variables)):
+            listed = ask((program, "-L"), variables, Path("/"), NVIDIA_SMI_SECONDS)
+            devices = with_slices(devices, listed.output if listed.code == 0 else "")
+        return Driver(devices)
     except (OSError, ValueError) as error:
         return Driver(None, f"nvidia-smi cannot be used: {error}")
 

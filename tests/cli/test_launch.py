@@ -143,6 +143,85 @@ def test_one_gpu_can_be_shared(here: Run, run_dir: Path, host: Path) -> None:
     assert directives(run_dir)["gres"] == "gpu:1"
     assert config["weight_broadcast"]["type"] == "filesystem"
     assert config["inference"]["vllm"]["gpu_memory_utilization"] == 0.3
+    assert (
+        "the model's size is unknown (PrimeIntellect/Qwen3-0.6B-Reverse-Text-SFT: it is not on" in result.err
+    )
+
+
+ARCHITECTURE = {
+    "head_dim": 128,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 40960,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+
+
+def share_one(here: Run, work: Path, *argv: str, **architecture: int) -> Any:
+    """Plan a run on one shared GPU with a model that is here."""
+    (work / "model").mkdir()
+    (work / "model" / "config.json").write_text(json.dumps({**ARCHITECTURE, **architecture}))
+    return here(
+        "rl", "--backend", "slurm", *RL[:4], "--single-gpu", "--dry-run", "--model.name", "model", *argv
+    )
+
+
+def test_the_memory_of_a_shared_gpu_is_divided_and_shown(
+    here: Run, work: Path, run_dir: Path, host: Path
+) -> None:
+    result = share_one(here, work, "--gpu-type", "h100")
+
+    share = json.loads((run_dir / "configs" / "rl.json").read_text())["inference"]["vllm"][
+        "gpu_memory_utilization"
+    ]
+    shown = [line.strip() for line in result.err.splitlines()]
+    assert result.code == 0, result.err
+    assert 0.4 < share < 0.6
+    (divided,) = [line for line in shown if line.startswith("GPU memory")]
+    assert divided.startswith(f"GPU memory  79.6 GiB: vLLM's share is {share}, ")
+    assert divided.endswith(" GiB (--gpu-type h100)")
+    (trainer,) = [line for line in shown if line.startswith("trainer about")]
+    # The example switches prime-rl's memory savers off.
+    assert "parameters 2.2, gradients 2.2, optimizer 4.4, activations " in trainer
+    assert any(line.startswith("vLLM at least ") and "weights 1.1, cache 4.4" in line for line in shown)
+
+
+def test_the_share_of_an_unknown_gpu_is_worked_out_in_the_job(
+    here: Run, work: Path, run_dir: Path, host: Path
+) -> None:
+    result = share_one(here, work)
+
+    plan = json.loads((run_dir / "configs" / "launch" / "launch.json").read_text())
+    assert result.code == 0, result.err
+    assert "the job works vLLM's share out for the GPU that it gets" in result.err
+    assert (plan["memory"]["share"], plan["memory"]["fixed"]) == (None, False)
+
+
+def test_a_share_on_the_command_line_is_the_users_own(
+    here: Run, work: Path, run_dir: Path, host: Path
+) -> None:
+    result = share_one(here, work, "--gpu-memory", "80G", "--inference.vllm.gpu-memory-utilization", "0.35")
+
+    plan = json.loads((run_dir / "configs" / "launch" / "launch.json").read_text())
+    config = json.loads((run_dir / "configs" / "rl.json").read_text())
+    assert result.code == 0, result.err
+    assert config["inference"]["vllm"]["gpu_memory_utilization"] == 0.35
+    assert (plan["memory"]["share"], plan["memory"]["fixed"]) == (0.35, True)
+
+
+def test_trainer_and_vllm_that_do_not_fit_are_refused(
+    here: Run, work: Path, run_dir: Path, host: Path
+) -> None:
+    result = share_one(here, work, "--gpu-memory", "24G", hidden_size=4096)
+
+    assert result.code == 2
+    assert "GPU memory: trainer and vLLM do not fit on one GPU: the trainer needs about " in result.err
+    assert "hint: a smaller seq_len" in result.err
+    assert not run_dir.exists()
 
 
 def test_only_names_that_prime_rls_guard_allows_are_written(here: Run, run_dir: Path, host: Path) -> None:

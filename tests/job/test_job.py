@@ -71,17 +71,21 @@ def test_every_check_is_shown_as_passed(run: Any) -> None:
     shown = finished.lines("[ ok ]")
     memory = next(line for line in shown if "memory" in line)
     cpus = next(line for line in shown if "CPUs" in line)
+    disks = [line for line in shown if "free disk" in line]
     assert shown == [
         "[ ok ] GPUs: 2 of 2 wanted: 2,5: NVIDIA H200 (143771 MiB)",
         "[ ok ] NVIDIA driver: nvidia-smi lists 8 GPU(s)",
         cpus,
+        "[ ok ] OMP_NUM_THREADS: 1 for each of prime-rl's processes",
         memory,
+        *disks,
         f"[ ok ] run directory: {run.run_dir}",
         f"[ ok ] working directory: {run.document['working_directory']}",
         f"[ ok ] config: {run.document['arguments'][1]}",
         f"[ ok ] prime-rl: prime_rl.entrypoints.rl by {python} (Python {version})",
         "[ ok ] environments: reverse_text",
     ]
+    assert len(disks) == 2
     ours, _, _ = finished.log.partition("medarc | starting")
     assert all(line.startswith("medarc | ") for line in ours.splitlines())
 
