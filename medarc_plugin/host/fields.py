@@ -46,7 +46,7 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""Every field path that is set or read, by shape and entry point."""
+"""Every field path that is set or read, by shape and entry point; `memory.py` reads more where they are."""
 
 _SOURCES = {
     "rl": ("orchestrator.train.source", "orchestrator.eval.source"),

@@ -11,6 +11,7 @@ import pytest
 from standins import make_plan, make_resolved
 
 from medarc_plugin.backends.planning import launch_document
+from medarc_plugin.host import memory
 from medarc_plugin.host.architecture import (
     Architecture,
     architecture_from,
@@ -310,8 +311,8 @@ def test_prime_rls_defaults_keep_four_bytes_a_value() -> None:
     values = SMALL.parameters * 4 / GIB
     assert found["parameters"] == found["gradients"] == values
     assert found["optimizer"] == 2 * values
-    # Optimizer state is there when the activations are not, with one more value for the step.
-    assert found["peak"] == 5 * values
+    # Optimizer state is there when the activations are not, with two copies of the largest tensor.
+    assert found["peak"] == 4 * values + 2 * SMALL.embedding * 4 / GIB
 
 
 def test_without_offload_optimizer_and_activations_are_there_together() -> None:
@@ -355,6 +356,35 @@ def test_activations_grow_with_the_sequence_and_shrink_with_checkpoints() -> Non
     assert needs(ac={"mode": "selective"}, ac_offloading=None)["activations"] == held[0]
 
 
+def test_layers_that_are_not_compiled_keep_more() -> None:
+    kept = {"ac": None, "ac_offloading": None}
+
+    assert needs(**kept, compile=None)["activations"] > 1.3 * needs(**kept)["activations"]
+
+
+# Measured on an H200 with PyTorch 2.11: a decoder of Qwen3-0.6B's shape without an output layer under
+# FSDP2, its optimizer's state on the GPU; peaks of what PyTorch allocated, in GiB.
+@pytest.mark.parametrize(
+    ("tokens", "checkpoints", "compiled", "measured"),
+    [
+        (2048, False, True, 11.73),
+        (8192, False, True, 19.10),
+        (2048, False, False, 13.13),
+        (2048, True, True, 10.10),
+        (8192, True, True, 10.22),
+    ],
+)
+def test_the_formula_is_near_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, checkpoints: bool, compiled: bool, measured: float
+) -> None:
+    monkeypatch.setattr(memory, "logits", lambda *_: 0)
+    settings = {"ac": {} if checkpoints else None, "compile": {} if compiled else None}
+
+    found = needs(seq_len=tokens, **settings, ac_offloading=None, optim_cpu_offload=False)["peak"]
+
+    assert measured * 0.98 < found < measured * 1.07
+
+
 def test_offloaded_activations_bring_checkpoints_with_them() -> None:
     assert needs(ac=None) == needs()
     assert needs(ac="None", ac_offloading="None") == needs(ac=None, ac_offloading=None)
@@ -363,7 +393,7 @@ def test_offloaded_activations_bring_checkpoints_with_them() -> None:
 def test_logits_without_the_fused_head_stand_for_every_token() -> None:
     more = needs(fused_lm_head_token_chunk_size="disabled")["activations"] - needs()["activations"]
 
-    assert more == pytest.approx((20 * 2048 * (151936 - 8192) - 2 * SMALL.embedding - 4 * 2048 * 1024) / GIB)
+    assert 5 < more < 20 * 2048 * 151936 / GIB
 
 
 def test_adapters_train_few_values() -> None:
@@ -508,7 +538,7 @@ def test_both_that_do_not_fit_are_refused_before_submission(work: Path) -> None:
 
     assert found.fatal
     assert found.message.startswith(
-        "trainer and vLLM do not fit on one GPU: the trainer needs about 149.6 GiB"
+        "trainer and vLLM do not fit on one GPU: the trainer needs about 123.6 GiB"
     )
     assert found.message.endswith("on a GPU of 79.6 GiB")
     assert "LoRA" in (found.hint or "")
