@@ -45,7 +45,8 @@ class Attempt:
         failure: The component that failed first, in a sentence.
         resumed_from: Step of the checkpoint that it went on from.
         checkpoint: Step of the newest whole checkpoint at its end.
-        steps: First and last training step that it made.
+        steps: How many training steps it made.
+        step: The last of them.
         requeued: Whether it gives the job back to the queue.
     """
 
@@ -62,7 +63,8 @@ class Attempt:
     failure: str = ""
     resumed_from: int | None = None
     checkpoint: int | None = None
-    steps: tuple[int, int] | None = None
+    steps: int = 0
+    step: int | None = None
     requeued: bool = False
 
     def beginning(self) -> dict[str, Any]:
@@ -90,7 +92,8 @@ class Attempt:
             "failure": log.redact(self.failure),
             "resumed_from": self.resumed_from,
             "checkpoint": self.checkpoint,
-            "steps": list(self.steps or ()),
+            "steps": self.steps,
+            "step": self.step,
             "requeued": self.requeued,
         }
 

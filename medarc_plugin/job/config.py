@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .ports import rewritten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .launch import Launch
@@ -23,6 +23,7 @@ def attempt_config(
     config: Mapping[str, Any],
     lease: Lease | None,
     resume: Mapping[str, Any] | None,
+    memory_share: float | None = None,
 ) -> dict[str, Any]:
     """Fill in what only the job knows.
 
@@ -31,21 +32,26 @@ def attempt_config(
         config: The resolved config; left as it is.
         lease: The leased ports.
         resume: What `resume` is to be; `None` leaves it as it is.
+        memory_share: vLLM's share of its GPU's memory; `None` leaves it as it is.
     """
     changed = json.loads(json.dumps(config))
     if lease is not None and launch.ports is not None:
         changed = rewritten(changed, launch.ports["slots"], lease)
     if resume is not None:
-        for *tables, name in RESUME_PATHS:
-            table = changed
-            for key in tables:
-                table = table.get(key)
-                if not isinstance(table, dict):
-                    break
-            else:
-                if not tables or name in table:
-                    table[name] = dict(resume)
+        for path in RESUME_PATHS:
+            _put(changed, path, dict(resume), always=len(path) == 1)
+    if memory_share is not None and launch.memory is not None:
+        _put(changed, str(launch.memory["share_path"]).split("."), memory_share, always=True)
     return dict(changed)
+
+
+def _put(document: Any, path: Sequence[str], value: object, *, always: bool) -> None:  # noqa: ANN401
+    """Set a field of a table that is there; unless `always`, only where the field is there too."""
+    *tables, name = path
+    for key in tables:
+        document = document.get(key) if isinstance(document, dict) else None
+    if isinstance(document, dict) and (always or name in document):
+        document[name] = value
 
 
 def resumed(value: object) -> bool:

@@ -12,7 +12,7 @@ from .formats import LAUNCHER, MAIN, TRAINER, Format
 from .tail import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SIGNALLED = 128
@@ -87,7 +87,13 @@ def _component(name: str, form: Format) -> str:
     return formats.ENV_SERVER.format(split=split, name=own)
 
 
-def describe(run_dir: Path, component: str, code: int, form: Format = MAIN) -> Failure:
+def describe(
+    run_dir: Path,
+    component: str,
+    code: int,
+    form: Format = MAIN,
+    logs_elsewhere: Mapping[str, Path] | None = None,
+) -> Failure:
     """Find what a component said last.
 
     Args:
@@ -95,10 +101,13 @@ def describe(run_dir: Path, component: str, code: int, form: Format = MAIN) -> F
         component: As `read_line` returned it, or `formats.LAUNCHER`.
         code: Its exit code, negative for a signal, or 128 more than the signal's number.
         form: How this prime-rl words things.
+        logs_elsewhere: Logs of components that do not lie among prime-rl's.
     """
     # The link moves on with the next attempt.
     logs = (run_dir / form.logs).resolve()
-    path = _job_log(run_dir) if component == LAUNCHER else _log(logs, component, form)
+    path = (logs_elsewhere or {}).get(component)
+    if path is None or not path.is_file():
+        path = _job_log(run_dir) if component == LAUNCHER else _log(logs, component, form)
     lines = _own_lines(path, component)
     name = _signal(code)
     if component == TRAINER:

@@ -173,8 +173,7 @@ def read_launch(path: Path) -> Launch:
 
 
 def _launch(document: Mapping[str, Any]) -> Launch:
-    gpus, memory, survive = document["gpus"], document.get("memory_mib"), document["survive"]
-    gpus = document["gpus"]
+    gpus, survive = document["gpus"], document["survive"]
     return Launch(
         name=str(document["name"]),
         entrypoint=str(document["entrypoint"]),
@@ -196,7 +195,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         memory=document.get("memory"),
         min_free_disk_mib=_count(document.get("min_free_disk_mib")),
         ports=document.get("ports"),
-        idle_timeout=None if document.get("idle_timeout") is None else int(document["idle_timeout"]),
+        idle_timeout=_count(document.get("idle_timeout")),
         expected_variables=tuple(map(str, document["expected_variables"])),
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),

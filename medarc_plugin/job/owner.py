@@ -18,14 +18,17 @@ from .child import STOPS, StoppedError, adopt_orphans, end_all, hold_signals, pe
 from .config import attempt_config, read, resumed
 from .environment import inference_environment, is_executable, prime_rl_environment
 from .fence import Fence, FencedError
+from .formats import LAUNCHER
 from .guardian import MARK, Guardian
 from .launch import LaunchError, read_launch
 from .log import Log
+from .memory import gpu_mib, share_for
 from .node import look_around
 from .ports import NoPortsError, take
 from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
 from .server import is_healthy
-from .supervise import Outcome, Supervisor, Verdict
+from .supervise import Outcome, Supervisor
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +90,7 @@ class Owner:
         # Before anything is held that a forked process would inherit.
         self.guardian = Guardian(launch.token or "run", log)
         self.fence: Fence | None = None
+        self.watch: Watch | None = None
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
         adopt_orphans()
@@ -103,6 +107,8 @@ class Owner:
             self.log.say(f"{stopped} arrived while prime-rl was not running: ending")
             self._decide()
         self._clean_up()
+        if self.watch is not None:
+            self.watch.close()
         if self.fence is not None:
             self.fence.end()
         try:
@@ -276,7 +282,7 @@ class Owner:
         if launch.ports is not None:
             lease = take(int(launch.ports["size"]), launch.ports["above"])
             self.attempt.ports = (lease.first, lease.size)
-        config = attempt_config(launch, self.config, lease, resume)
+        config = attempt_config(launch, self.config, lease, resume, self._memory_share())
         if launch.entrypoint not in RESUMABLE:
             return lease, None
         try:
@@ -294,6 +300,12 @@ class Owner:
                 lease.release()
             raise ConfigError(f"cannot write the config of this attempt: {error}") from error
         return lease, path
+
+    def _memory_share(self) -> float | None:
+        """Work out vLLM's share of the GPU; the checks have seen that there is one."""
+        if self.launch.memory is None or self.attempt.node is None:
+            return None
+        return share_for(self.launch.memory, gpu_mib(self.attempt.node.driver.devices, self.attempt.gpus))
 
     def _write_server_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """Split off the inference server that is started first, and alone.
@@ -318,13 +330,14 @@ class Owner:
         early = pending_stop()
         if early is not None:
             raise StoppedError(early)
+        watch = self.watch = Watch(attempt, self.config, self.given, self._own_fence(), log)
         supervisor = Supervisor(
             log,
             launch.survive.grace_seconds,
             [pid for pid in (self.guardian.pid,) if pid],
             self._note_signal,
             self._seconds_to_hold_the_end,
-            self._tick,
+            watch.tick,
         )
         began = time.monotonic()
         try:
@@ -335,7 +348,7 @@ class Owner:
             log.say(f"starting {shlex.join(command)}")
             output = record.attempt_folder(launch.run_dir, attempt.number) / "prime_rl.log"
             supervisor.start(
-                failures.LAUNCHER, command, variables, launch.working_directory, output, shown=True
+                LAUNCHER, command, variables, launch.working_directory, output, shown=True
             )
         except OSError as error:
             attempt.reason = FAILED
@@ -343,6 +356,7 @@ class Owner:
             end_all(self._note_signal, spare=[self.guardian.pid or 0])
             return None
         outcome = supervisor.run()
+        watch.stop()
         seconds = time.monotonic() - began
         if outcome.code < 0:
             log.say(f"prime-rl was killed by {signal.Signals(-outcome.code).name} after {seconds:.1f} s")
@@ -372,6 +386,12 @@ class Owner:
             log.say(f"vLLM is healthy after {time.monotonic() - began:.1f} s")
         return ended
 
+    def _own_fence(self) -> Fence:
+        """The heartbeat, which every launch has."""
+        if self.fence is None:
+            raise AssertionError("prime-rl is started behind a fence only")
+        return self.fence
+
     def _launched(self, command: Sequence[str], variables: Mapping[str, str]) -> dict[str, Any]:
         return {
             "command": list(command),
@@ -382,16 +402,6 @@ class Owner:
                 "PRL_RUN_ID": variables["PRL_RUN_ID"],
             },
         }
-
-    def _tick(self) -> Verdict | None:
-        """What is done about twice a second while prime-rl runs."""
-        if self.fence is not None and not self.fence.beat():
-            return Verdict(
-                "superseded",
-                "a later attempt of this job has taken over the run: ending at once, without writing",
-                at_once=True,
-            )
-        return None
 
     def _note_signal(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -421,9 +431,8 @@ class Owner:
         if outcome.stop is not None and outcome.reason == "signalled":
             attempt.reason = self._why_stopped(outcome.stop)
         if outcome.reason == FAILED and outcome.component is not None:
-            failure = failures.describe(self.launch.run_dir, *outcome.component)
-            attempt.failure = str(failure)
-            self.log.say(f"{failure}")
+            attempt.failure = str(self._describe(*outcome.component))
+            self.log.say(f"failed first: {attempt.failure}")
         self._decide()
         if outcome.code < 0:
             return SIGNALLED - outcome.code
@@ -431,6 +440,13 @@ class Owner:
             # A run that was stopped has not done its work, however well it took that.
             return SIGNALLED + (outcome.stop or signal.SIGTERM)
         return outcome.code
+
+    def _describe(self, component: str, code: int) -> failures.Failure:
+        folder = record.attempt_folder(self.launch.run_dir, self.attempt.number)
+        elsewhere = {LAUNCHER: folder / "prime_rl.log"}
+        if self.launch.gpus.shared:
+            elsewhere["inference"] = folder / "inference.log"
+        return failures.describe(self.launch.run_dir, component, code, logs_elsewhere=elsewhere)
 
     def _why_stopped(self, number: int) -> str:
         """Find out what a signal to stop meant, which the signal itself does not say."""

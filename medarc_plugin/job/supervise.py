@@ -92,7 +92,7 @@ class Supervisor:
     Args:
         log: The job's own lines.
         grace: Seconds between SIGTERM and SIGKILL.
-        spare: Processes below this one that are not the run's.
+        spare: Process ids below this one that are not the run's.
         on_signal: Told of each signal that arrives, for the record.
         hold_end: Says how many more seconds a run that is asked to end may take for what it is doing.
         tick: Called about twice a second; may say that the run is to end.

@@ -31,7 +31,8 @@ ATTEMPT = {
     "failure": "",
     "resumed_from": None,
     "checkpoint": 2,
-    "steps": [1, 2],
+    "steps": 2,
+    "step": 2,
     "requeued": False,
 }
 

@@ -334,7 +334,7 @@ def serve(config: Any) -> None:
     healthy = switch("STANDIN_HEALTHY")
 
     class Health(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class names it so
+        def do_GET(self) -> None:
             ready = self.path == "/health" and (not healthy or Path(healthy).exists())
             self.send_response(200 if ready else 503)
             self.end_headers()

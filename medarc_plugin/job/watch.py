@@ -1,0 +1,114 @@
+"""What is looked at about twice a second while prime-rl runs, and what it comes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .formats import MAIN
+from .gpuwatch import GpuWatch
+from .idle import IdleWatch, LogActivity
+from .progress import DONE, Progress, StateFile
+from .supervise import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .attempt import Attempt
+    from .fence import Fence
+    from .log import Log
+
+SUPERSEDED = Verdict(
+    "superseded",
+    "a later attempt of this job has taken over the run: ending at once, without writing",
+    at_once=True,
+)
+
+
+class Watch:
+    """Follows one launch of prime-rl. Make it before prime-rl is started.
+
+    Args:
+        attempt: The attempt; its steps are kept up to date.
+        config: The config as prime-rl reads it.
+        variables: The environment as the job found it.
+        fence: The attempt's heartbeat.
+        log: The job's own lines.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        config: Mapping[str, Any],
+        variables: Mapping[str, str],
+        fence: Fence,
+        log: Log,
+    ) -> None:
+        launch = attempt.launch
+        self._attempt = attempt
+        self._fence = fence
+        self._log = log
+        self._progress = Progress(launch.run_dir, launch.entrypoint, config)
+        self._state = StateFile(launch.folder / "state.json")
+        self._gpus = GpuWatch(attempt.gpus or (), variables)
+        self._idle: tuple[LogActivity, IdleWatch] | None = None
+        if launch.idle_timeout is not None:
+            activity = LogActivity(launch.run_dir, MAIN.metrics_path(launch.run_dir, config))
+            self._idle = activity, IdleWatch(launch.idle_timeout, launch.run_dir)
+        self._writes = True
+
+    def tick(self) -> Verdict | None:
+        """Look at everything.
+
+        Returns:
+            Why the run is to end, if it is.
+        """
+        if not self._fence.beat():
+            return SUPERSEDED
+        self._progress.gpus = self._gpus.tick()
+        self._follow()
+        self._write()
+        if self._idle is None:
+            return None
+        activity, idle = self._idle
+        why = idle.tick(activity.look(), self._gpus.use)
+        return Verdict("idle", why) if why else None
+
+    def enter(self, phase: str) -> None:
+        """Say what the run is at, where prime-rl's files do not tell."""
+        self._progress.enter(phase)
+        self._write(at_once=True)
+
+    def stop(self) -> None:
+        """Read what prime-rl wrote last; it has ended."""
+        self._gpus.stop()
+        self._follow()
+
+    def close(self) -> None:
+        """Write the last state."""
+        if self._attempt.reason == "finished":
+            self._progress.enter(DONE)
+        if self._attempt.reason != "superseded":
+            self._write(at_once=True)
+
+    def _follow(self) -> None:
+        for line in self._progress.tick():
+            self._log.say(line)
+        self._attempt.steps = self._progress.steps_made
+        self._attempt.step = self._progress.step
+
+    def _write(self, *, at_once: bool = False) -> None:
+        if not self._writes:
+            return
+        attempt = self._attempt
+        state = {
+            **self._progress.state(),
+            "attempt": attempt.number,
+            "resumed_from": attempt.resumed_from,
+            "reason": attempt.reason or None,
+            "failure": self._log.redact(attempt.failure) or None,
+        }
+        try:
+            self._state.write(state, at_once=at_once)
+        except OSError as error:
+            self._writes = False
+            self._log.say(f"state.json is not kept up to date: {error}")
