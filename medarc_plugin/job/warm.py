@@ -34,6 +34,9 @@ FORMAT = 1
 COMPILERS = ("torch", "triton", "vllm", "flashinfer-python", "tilelang")
 """Packages whose versions make a key; others are covered by the keys that compilers keep themselves."""
 
+RELOCATED = ("triton/", "inductor/", "extensions/", "vllm/", "flashinfer/")
+"""Where files hold their own folder's name; others are taken as they are."""
+
 END = ".end"
 """The last member of a copy: how much there is, and its checksum. Without it a copy is torn."""
 
@@ -579,7 +582,9 @@ class _Writer:
         descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(descriptor)
-            blocks = replaced(_read(file, stopped), relocation.name, relocation.word)
+            blocks = _read(file, stopped)
+            if name.startswith(RELOCATED) and not _is_sealed(file):
+                blocks = replaced(blocks, relocation.name, relocation.word)
             self.add(name, facts.st_mode, int(facts.st_mtime), facts.st_size, blocks)
 
     def add(self, name: str, mode: int, modified: int, size: int, blocks: Iterable[bytes]) -> None:
@@ -623,6 +628,20 @@ class _Writer:
 
     def _pad(self, size: int) -> None:
         self._file.write(b"\0" * (-size % self._tarfile.BLOCKSIZE))
+
+
+def _is_sealed(file: IO[bytes]) -> bool:
+    """Whether a file begins with the CRC-32 of its rest.
+
+    torch's portable artifacts do (torch/utils/_appending_byte_serializer.py), and are refused when
+    it is wrong. They need no relocation: torch writes them out anew where they are loaded.
+    """
+    said = file.read(4)
+    checksum = 0
+    for block in iter(lambda: file.read(CHUNK), b""):
+        checksum = zlib.crc32(block, checksum)
+    file.seek(0)
+    return len(said) == 4 and int.from_bytes(said, "big") == checksum  # noqa: PLR2004
 
 
 def _read(file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:
