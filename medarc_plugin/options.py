@@ -326,10 +326,17 @@ class SlurmOptions(BaseModel):
     current directory."""
 
     hf_cache_dir: Annotated[Folder | None, Knob(group="Environment", metavar="DIR")] = None
-    """HF_HOME of the run: models, data sets and their locks."""
+    """HF_HOME of the run: the hub's models and the token. Shared with other runs, as it is made for."""
 
     hf_hub_offline: Annotated[bool, Knob(group="Environment", metavar=None)] = False
     """Never ask the Hugging Face hub: HF_HUB_OFFLINE=1."""
+
+    warm_cache: Annotated[bool, Knob(group="Environment", metavar=None)] = True
+    """Begin with what earlier runs have compiled on such a node, and give back what this one compiles.
+    `--no-warm-cache` begins with empty caches and leaves the warm copy alone."""
+
+    warm_cache_size: Annotated[Size, Knob(group="Environment", metavar="SIZE")] = "4G"
+    """The most that all warm copies of a user may take."""
 
     auto_auth: Annotated[bool, Knob(group="Environment", metavar=None)] = False
     """Pass HF_TOKEN (also from the store of `hf auth login`) and WANDB_API_KEY on to the job, in the

@@ -177,6 +177,12 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "min_free_disk_mib": megabytes(plan.options.min_free_disk) if plan.options.min_free_disk else None,
         "ports": resolved.ports,
         "idle_timeout": time_seconds(plan.options.idle_timeout) if plan.options.idle_timeout else None,
+        "caches": {
+            "warm": plan.options.warm_cache,
+            "most_mib": megabytes(plan.options.warm_cache_size),
+            # Said on purpose for this run, and so not moved into the job's own caches.
+            "kept": sorted({text.partition("=")[0] for text in plan.options.env}),
+        },
         "expected_variables": list(plan.launch.passed),
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,

@@ -314,12 +314,14 @@ def _link_datasets(shared: Path, own: Path) -> bool:
         for folder in _prepared(shared, 4):
             target = own / folder.relative_to(shared)
             target.mkdir(mode=0o700, parents=True)
-            for entry in os.scandir(folder):
-                if entry.is_file() and not entry.name.endswith(".lock"):
-                    (target / entry.name).symlink_to(entry.path)
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.is_file()]
+            for name in names:
+                if not name.endswith(".lock"):
+                    (target / name).symlink_to(folder / name)
                     count += 1
-                    if count > MOST_LINKS:
-                        return False
+            if count > MOST_LINKS:
+                return False
             facts = folder.stat()
             # The newest one counts when the hub cannot be asked.
             os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
@@ -359,8 +361,9 @@ def sweep(given: Mapping[str, str]) -> int:
     count = 0
     for place in places(given):
         with contextlib.suppress(OSError):
-            for path in [Path(entry) for entry in os.scandir(place) if _is_ours(entry)]:
-                count += _sweep_one(path)
+            with os.scandir(place) as entries:
+                paths = [Path(entry) for entry in entries if _is_ours(entry)]
+            count += sum(map(_sweep_one, paths))
     return count
 
 

@@ -63,6 +63,21 @@ class Survive:
 
 
 @dataclass(frozen=True)
+class CacheWishes:
+    """What was said about caches.
+
+    Attributes:
+        warm: Seed compile caches from the user's warm copy, and give back to it.
+        most_mib: What all warm copies may take together, in MiB.
+        kept: Variables that were set for this run on purpose.
+    """
+
+    warm: bool
+    most_mib: int
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Launch:
     """What to check, and what to start.
 
@@ -84,6 +99,7 @@ class Launch:
         min_free_disk_mib: Free disk that the node must have, in MiB; `None` asks for none.
         ports: How many ports the run needs, and which fields hold them; `None` leaves them alone.
         idle_timeout: Seconds for which the run may be still; `None` for ever.
+        caches: What was said about caches.
         expected_variables: Names that the submission promised to pass.
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
@@ -107,6 +123,7 @@ class Launch:
     min_free_disk_mib: int | None
     ports: Mapping[str, Any] | None
     idle_timeout: int | None
+    caches: CacheWishes
     expected_variables: tuple[str, ...]
     environments: tuple[str, ...]
     checked: bool
@@ -174,6 +191,7 @@ def read_launch(path: Path) -> Launch:
 
 def _launch(document: Mapping[str, Any]) -> Launch:
     gpus, survive = document["gpus"], document["survive"]
+    caches = document.get("caches") or {}
     return Launch(
         name=str(document["name"]),
         entrypoint=str(document["entrypoint"]),
@@ -196,6 +214,11 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         min_free_disk_mib=_count(document.get("min_free_disk_mib")),
         ports=document.get("ports"),
         idle_timeout=_count(document.get("idle_timeout")),
+        caches=CacheWishes(
+            warm=bool(caches.get("warm", False)),
+            most_mib=int(caches.get("most_mib", 0)),
+            kept=tuple(map(str, caches.get("kept", ()))),
+        ),
         expected_variables=tuple(map(str, document["expected_variables"])),
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),

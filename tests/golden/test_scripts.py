@@ -68,6 +68,8 @@ EVERYTHING: dict[str, Any] = {
     "project_dir": "/home/ada/project",
     "hf_cache_dir": "/scratch/ada/hf",
     "hf_hub_offline": True,
+    "warm_cache": False,
+    "warm_cache_size": "512M",
     "auto_auth": True,
     "pre_run_command": "nvidia-smi",
 }
