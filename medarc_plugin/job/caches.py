@@ -32,12 +32,24 @@ import fcntl
 import os
 import re
 import stat
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .warm import Seeds, StoppedEarlyError, TornError, Warm, cache_home, extract, give_back, never
+from .warm import (
+    LIBRARIES,
+    Seeds,
+    StoppedEarlyError,
+    TornError,
+    Warm,
+    cache_home,
+    extract,
+    give_back,
+    installed,
+    never,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -68,6 +80,14 @@ COMPILED = {
 
 DOWNLOADS = ("uv", "pip", "torch")
 """Folders of the user's cache folder that the job's own one leads to."""
+
+FLASHINFER_PACKAGE = """\
+# FlashInfer asks this package for libraries that are built already; they come from the warm copy.
+from flashinfer.version import __version__
+
+def get_jit_cache_dir():
+    return {folder!r}
+"""
 
 MOST_LINKS = 10_000
 """Files of prepared data sets that are linked; with more, the data sets stay where they are."""
@@ -284,6 +304,10 @@ def _variables(given: Mapping[str, str], caches: Caches) -> dict[str, str]:
     found = {name: str(compile_folder(root) / folder) for name, folder in COMPILED.items()}
     found["TMPDIR"] = str(root / "t")
     found["XDG_CACHE_HOME"] = str(root / "x")
+    libraries = _offer_libraries(root, sys.path)
+    if libraries is not None:
+        paths = [str(libraries), given.get("PYTHONPATH", "")]
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     # Never used with CUDA, and yet a part of the key under which vLLM finds what it has compiled
     # (vllm/envs.py, compile_factors): its default follows XDG_CACHE_HOME, another in each job.
     found["VLLM_XLA_CACHE_PATH"] = given.get("VLLM_XLA_CACHE_PATH") or NOT_USED
@@ -299,6 +323,26 @@ def _variables(given: Mapping[str, str], caches: Caches) -> dict[str, str]:
         caches.remarks.append(f"data sets stay in {shared}: more than {MOST_LINKS} files, or not readable")
         found["HF_DATASETS_CACHE"] = str(shared)
     return found
+
+
+def _offer_libraries(root: Path, search: Collection[str]) -> Path | None:
+    """Offer FlashInfer the libraries of the warm copy as its package of built ones; see `LIBRARIES`.
+
+    Args:
+        root: The job's folder.
+        search: Folders to look for the real package in, which wins.
+
+    Returns:
+        The folder to import the package from; `None` where there is nothing to offer.
+    """
+    libraries = compile_folder(root) / LIBRARIES
+    if not libraries.is_dir() or installed(("flashinfer-jit-cache",), search):
+        return None
+    folder = root / "p"
+    folder.mkdir(mode=0o700)
+    text = FLASHINFER_PACKAGE.format(folder=str(libraries))
+    (folder / "flashinfer_jit_cache.py").write_text(text, encoding="utf-8")
+    return folder
 
 
 def _link_datasets(shared: Path, own: Path) -> bool:

@@ -46,15 +46,24 @@ STALE_SECONDS = 24 * 3600.0
 # Of no use to another run, or harmful there: a lock file that was left behind makes torch's
 # extension builder wait for ever (torch/utils/cpp_extension.py, FileBaton); which GPUs reach each
 # other and how much memory was free is true of one node (vllm/distributed/device_communicators/
-# all_reduce_utils.py, vllm/v1/worker/startup_plan.py); what FlashInfer builds, ninja builds again
-# under another path, because its log holds a hash of each command with absolute paths in it
-# (flashinfer/jit/cpp_ext.py, generate_ninja_build_for_op).
+# all_reduce_utils.py, vllm/v1/worker/startup_plan.py).
 _LEFT_OUT = re.compile(
-    r"^flashinfer/.*/(cached_ops|generated)/"
-    r"|(^|/)(locks?|tmp|dummy_cache|startup_plan)/"
+    r"(^|/)(locks?|tmp|dummy_cache|startup_plan)/"
     r"|(^|/)(lock|[^/]*\.lock|[^/]*\.tmp|\.end|gpu_p2p_access_cache_for_[^/]*)$"
     r"|(^|/)tmp\.pid_[^/]*/"
 )
+
+LIBRARIES = "flashinfer_libraries"
+"""Where a copy has the libraries that FlashInfer built, as NAME/NAME.so.
+
+ninja would build them again under another path, because its log holds a hash of each command, with
+absolute paths in it (flashinfer/jit/cpp_ext.py, generate_ninja_build_for_op). FlashInfer takes ones
+that are built already from the package flashinfer-jit-cache, in this layout (flashinfer/jit/env.py,
+_get_aot_dir, and flashinfer/jit/core.py, aot_path): see `caches`, which offers them that way.
+"""
+
+_BUILT = re.compile(r"flashinfer/\.cache/flashinfer/[^/]+/[^/]+/(cached_ops|generated)/(.*)")
+_LIBRARY = re.compile(r"([^/]+)/\1\.so")
 
 
 class TornError(Exception):
@@ -93,7 +102,10 @@ class Warm:
             gpu_names: Product names of the run's GPUs.
             most: Bytes that all copies may take together.
         """
-        return cls(warm_folder(given), warm_key(gpu_names), most)
+        # What FlashInfer takes from a copy it does not compare with how it would build.
+        names = sorted(name for name in given if name.startswith("FLASHINFER_") or name in ("CC", "CXX"))
+        wishes = json.dumps([(name, given[name]) for name in names])
+        return cls(warm_folder(given), warm_key(gpu_names, flashinfer=wishes), most)
 
 
 @dataclass(frozen=True)
@@ -434,7 +446,7 @@ def give_back(warm: Warm, folder: Path, seeds: Seeds, stopped: Callable[[], bool
         OSError: The copy cannot be written.
     """
     files = dict(_listing(folder))
-    changed = {name for name, facts in files.items() if _is_changed(folder, name, facts, seeds)}
+    changed = {name for name, found in files.items() if _is_changed(name, found, seeds)}
     if not changed and (not files or warm.path.exists()):
         return "nothing new was compiled"
     kept = files
@@ -452,7 +464,7 @@ def give_back(warm: Warm, folder: Path, seeds: Seeds, stopped: Callable[[], bool
         with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
             writer = _Writer(file)
             for name in sorted(kept):
-                writer.add_file(folder, name, stopped)
+                writer.add_file(folder, name, kept[name].path, stopped)
             _merge(writer, warm, seeds, kept, stopped)
             writer.finish()
             file.flush()
@@ -465,45 +477,74 @@ def give_back(warm: Warm, folder: Path, seeds: Seeds, stopped: Callable[[], bool
     return f"{len(changed)} new of {len(kept)} files given back ({_total(kept) >> 20} MiB)"
 
 
-def _listing(folder: Path, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files of a folder that belong in a copy, by their names below it."""
+class Found(NamedTuple):
+    """A file that belongs in a copy.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes.
+        modified: Time of its last change, in ns.
+        used: Whether it was read since it was seeded, or was not seeded at all.
+    """
+
+    path: str
+    size: int
+    modified: int
+    used: bool
+
+
+def _listing(folder: Path, below: str = "") -> Iterator[tuple[str, Found]]:
+    """Yield the files of a folder that belong in a copy, by their names there."""
     with os.scandir(folder / below) as entries:
         for entry in entries:
-            name = f"{below}/{entry.name}" if below else entry.name
+            path = f"{below}/{entry.name}" if below else entry.name
             try:
                 facts = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
             if stat.S_ISDIR(facts.st_mode):
-                if not _LEFT_OUT.search(f"{name}/"):
-                    yield from _listing(folder, name)
-            elif stat.S_ISREG(facts.st_mode) and not _LEFT_OUT.search(name):
-                yield name, facts
+                if not _LEFT_OUT.search(f"{path}/"):
+                    yield from _listing(folder, path)
+            elif stat.S_ISREG(facts.st_mode):
+                name = _name_in_copy(path)
+                if name is not None:
+                    yield name, Found(entry.path, facts.st_size, facts.st_mtime_ns, facts.st_atime_ns > 0)
 
 
-def _is_changed(folder: Path, name: str, facts: os.stat_result, seeds: Seeds) -> bool:
+def _name_in_copy(path: str) -> str | None:
+    """The name that a file has in a copy; `None` for one that has no place there."""
+    if _LEFT_OUT.search(path):
+        return None
+    built = _BUILT.fullmatch(path)
+    if built is None:
+        return path
+    is_library = built[1] == "cached_ops" and _LIBRARY.fullmatch(built[2])
+    return f"{LIBRARIES}/{built[2]}" if is_library else None
+
+
+def _is_changed(name: str, found: Found, seeds: Seeds) -> bool:
     """Whether a file is new or holds something else; one that was written again may not."""
     seen = seeds.files.get(name)
-    if seen is None or seen.size != facts.st_size:
+    if seen is None or seen.size != found.size:
         return True
-    if seen.modified == facts.st_mtime_ns:
+    if seen.modified == found.modified:
         return False
     checksum = 0
-    with (folder / name).open("rb") as file:
+    with open(found.path, "rb") as file:  # noqa: PTH123 - a name as the folder has it
         for block in iter(lambda: file.read(CHUNK), b""):
             checksum = zlib.crc32(block, checksum)
     return checksum != seen.checksum
 
 
-def _total(files: Mapping[str, os.stat_result]) -> int:
-    return sum(facts.st_size for facts in files.values())
+def _total(files: Mapping[str, Found]) -> int:
+    return sum(found.size for found in files.values())
 
 
-def _used(files: Mapping[str, os.stat_result], changed: Collection[str]) -> dict[str, os.stat_result]:
+def _used(files: Mapping[str, Found], changed: Collection[str]) -> dict[str, Found]:
     """The folders with a file that this run has read or written; what lies together is used together."""
-    used = (name for name, facts in files.items() if name in changed or facts.st_atime_ns)
+    used = (name for name, found in files.items() if name in changed or found.used)
     folders = {name.rpartition("/")[0] for name in used}
-    return {name: facts for name, facts in files.items() if name.rpartition("/")[0] in folders}
+    return {name: found for name, found in files.items() if name.rpartition("/")[0] in folders}
 
 
 def _make_own(folder: Path) -> None:
@@ -576,10 +617,10 @@ class _Writer:
         self._file.seek(place)
         self._file.truncate()
 
-    def add_file(self, folder: Path, name: str, stopped: Callable[[], bool]) -> None:
+    def add_file(self, folder: Path, name: str, path: str, stopped: Callable[[], bool]) -> None:
         """Write a file of the folder, with the word in place of the folder's name."""
         relocation = Relocation(folder)
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(descriptor)
             blocks = _read(file, stopped)

@@ -435,7 +435,8 @@ def test_locks_measurements_and_what_cannot_move_are_left_out(given, copy, tmp_p
         "tilelang/tmp/source.cu",
         "vllm/gpu_p2p_access_cache_for_0,1.json",
         "vllm/startup_plan/plan.json",
-        "flashinfer/.cache/flashinfer/0.6.14/90a/cached_ops/sampling/sampling.so",
+        "flashinfer/.cache/flashinfer/0.6.14/90a/cached_ops/sampling/build.ninja",
+        "flashinfer/.cache/flashinfer/0.6.14/90a/generated/sampling/sampling.cu",
     )
     kept = ("flashinfer/.cache/flashinfer/cubins/a.cubin", "inductor/ab/block.py", "vllm/modelinfos/m.json")
     compile_something(made, **dict.fromkeys((*left_out, *kept), b"x"))
@@ -444,6 +445,39 @@ def test_locks_measurements_and_what_cannot_move_are_left_out(given, copy, tmp_p
     made.remove()
 
     assert names_in(copy) == set(kept)
+
+
+def test_flashinfer_takes_what_was_built_as_from_its_package(given, copy):
+    ops = "flashinfer/.cache/flashinfer/0.6.14/90a/cached_ops"
+    run_job(given, copy, **{f"{ops}/sampling/sampling.so": b"library"})
+    made = caches.make({**given, "PYTHONPATH": "/mine"}, copy)
+    package, mine = made.variables["PYTHONPATH"].split(":")
+    flashinfer = made.root / "t" / "flashinfer"
+    flashinfer.mkdir()
+    (flashinfer / "__init__.py").write_text("")
+    (flashinfer / "version.py").write_text("__version__ = '0.6.14'")
+    ask = "import flashinfer_jit_cache as f; print(f.__version__, f.get_jit_cache_dir())"
+    said = subprocess.check_output(
+        [sys.executable, "-c", ask], env={"PYTHONPATH": f"{package}:{flashinfer.parent}"}, text=True
+    )
+    version, folder = said.split()
+    library = (Path(folder) / "sampling" / "sampling.so").read_bytes()
+    compile_something(made, **{f"{ops}/norm/norm.so": b"another"})
+    made.give_back()
+    made.remove()
+
+    assert (version, library, mine) == ("0.6.14", b"library", "/mine")
+    assert names_in(copy) == {f"{warm.LIBRARIES}/{name}/{name}.so" for name in ("sampling", "norm")}
+
+
+def test_flashinfers_own_package_wins(given, copy, tmp_path, monkeypatch):
+    run_job(given, copy, flashinfer_libraries__a__a=b"")
+    packages(tmp_path / "site", flashinfer_jit_cache="0.6.14")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    made = caches.make(given, copy)
+
+    assert "PYTHONPATH" not in made.variables
+    made.remove()
 
 
 def test_the_copy_is_this_users_alone(given, copy):
@@ -742,6 +776,7 @@ def test_a_key_changes_with_all_that_it_stands_for(tmp_path):
     ]
 
     assert len(set(keys)) == len(keys)
+    assert warm.Warm.find({"FLASHINFER_NVCC": "x"}, [], 1) != warm.Warm.find({}, [], 1)
     assert warm.warm_key(["NVIDIA H200"] * 4, packages(tmp_path / "c", **usual, numpy="1")) == keys[0]
 
 
