@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import failures, record, slurm
+from . import caches, failures, record, slurm, warm
 from .allocation import AllocationError, allocated_gpus
 from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, why_not_again
 from .checkpoints import checkpoints_of
@@ -91,6 +91,8 @@ class Owner:
         self.guardian = Guardian(launch.token or "run", log)
         self.fence: Fence | None = None
         self.watch: Watch | None = None
+        self.caches: caches.Caches | None = None
+        self._stopped: int | None = None
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
         adopt_orphans()
@@ -148,7 +150,7 @@ class Owner:
             log.say("rehearsal: every check passed; the real run would start with")
             log.say(f"  {shlex.join(launch.command())}")
             return 0
-        if not self._may_start():
+        if not self._may_start() or not self._make_caches(variables):
             return CHECKS_FAILED
         return self._launch_prime_rl(variables)
 
@@ -181,6 +183,41 @@ class Owner:
             self.log.say(f"{error}: prime-rl is not started\nhint: {error.hint}")
             return False
         return True
+
+    def _make_caches(self, variables: dict[str, str]) -> bool:
+        """Give the run caches of its own on this node, seeded from the warm copy.
+
+        Args:
+            variables: prime-rl's environment; changed to name them.
+
+        Returns:
+            Whether there is a place for them.
+        """
+        wishes, log, given = self.launch.caches, self.log, self.given
+        swept = caches.sweep(given)
+        if swept:
+            log.say(f"removed {swept} cache folder(s) that killed jobs of yours had left on this node")
+        devices = (self.attempt.node.driver.devices if self.attempt.node else None) or ()
+        names = [device.name for device in devices if device.index in (self.attempt.gpus or ())]
+        copy = warm.Warm.find(given, names, wishes.most_mib * 2**20) if wishes.warm else None
+        try:
+            self.caches = caches.make(given, copy, wishes.kept, self._is_stopped)
+        except caches.CachesError as error:
+            self.attempt.reason = FAILED
+            log.say(f"{error}: prime-rl is not started\nhint: {error.hint}")
+            return False
+        self.guardian.watch_over(self.caches.root)
+        for remark in self.caches.remarks:
+            log.say(remark)
+        variables.update(self.caches.variables)
+        if self._stopped is not None:
+            raise StoppedError(self._stopped)
+        return True
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal to stop has arrived, while this process itself is at work."""
+        self._stopped = self._stopped or pending_stop()
+        return self._stopped is not None
 
     def _launch_prime_rl(self, variables: Mapping[str, str]) -> int:
         """Start prime-rl on leased ports; once more on others when a service found its port taken.
@@ -347,9 +384,7 @@ class Owner:
                     return ended
             log.say(f"starting {shlex.join(command)}")
             output = record.attempt_folder(launch.run_dir, attempt.number) / "prime_rl.log"
-            supervisor.start(
-                LAUNCHER, command, variables, launch.working_directory, output, shown=True
-            )
+            supervisor.start(LAUNCHER, command, variables, launch.working_directory, output, shown=True)
         except OSError as error:
             attempt.reason = FAILED
             log.say(f"prime-rl cannot be started: {error}")
@@ -502,6 +537,13 @@ class Owner:
         spare = [pid for pid in (self.guardian.pid,) if pid]
         end_all(self._note_signal, spare=spare, grace=0.0)
         reap(())
+        if self.caches is None:
+            return
+        said = [self.caches.give_back(self._is_stopped)] if self.attempt.reason == FINISHED else []
+        for text in (*said, self.caches.remove()):
+            if text:
+                self.log.say(text)
+        self.caches = None
 
     def _keep(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a record of this attempt; the run goes on without it."""

@@ -270,7 +270,8 @@ def take_steps(config: Any, steps: int, log: Path) -> None:
     component, crash, code = (switch("STANDIN_CRASH") or "trainer:0:1").split(":")
     with log.open("w") as log_file, (config.run_dir / "metrics.jsonl").open("a") as metrics:
         for step in range(done + 1, steps + 1):
-            metrics.write(json.dumps({"step": step, "time": time.time(), "loss/mean": 1 / step}) + "\n")
+            for row in rows(config, step):
+                metrics.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
             metrics.flush()
             log_file.write(f"step {step}\n")
             log_file.flush()
@@ -280,6 +281,17 @@ def take_steps(config: Any, steps: int, log: Path) -> None:
                 wait_for_gate()
             if step == int(crash):
                 fail(component, int(code), log.parent)
+
+
+def rows(config: Any, step: int) -> list[dict[str, float]]:
+    """What the monitors write of a step: the orchestrator one row, the trainer several."""
+    rollouts = {"train/agg/effective/main/reward/mean": 1 - 1 / (step + 1), "time/wait_for_policy": 0.1}
+    trainer = [
+        {"loss/mean": 1 / step},
+        {"perf/throughput": 1000.0, "perf/peak_memory": 1.5},
+        {"time/step": 0.5, "time/forward_backward": 0.3, "time/save_ckpt": 0.0},
+    ]
+    return [rollouts, *trainer] if hasattr(config, "orchestrator") else trainer
 
 
 def save(config: Any, folder: Path, step: int) -> None:
@@ -305,8 +317,12 @@ def fail(component: str, code: int, logs: Path) -> None:
         file.write("Traceback (most recent call last):\n")
         file.write('  File "train.py", line 1, in <module>\n')
         file.write("RuntimeError: the stand-in was told to fail\n")
-    say(f"ERROR Error: {component.capitalize()} failed with exit code {code}")
-    say("ERROR Terminating all processes...")
+    for text in (
+        f"Error: {component.capitalize()} failed with exit code {code}",
+        "Terminating all processes...",
+    ):
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {'ERROR':>7} {text}\n")
+    sys.stderr.flush()
     time.sleep(float(switch("STANDIN_CRASH_SECONDS") or 0))
     sys.exit(1)
 
