@@ -129,6 +129,12 @@ def _lines(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _warning(value: object) -> object:
+    """Take the seconds of what sbatch's own option takes, `B:USR1@60`; the signal is settled."""
+    return _number(value.rpartition("@")[2] if isinstance(value, str) else value)
+
+
+Seconds = Annotated[int, BeforeValidator(_warning)]
 Time = Annotated[str, BeforeValidator(_time)]
 Size = Annotated[str, BeforeValidator(_size)]
 Amount = Annotated[str, BeforeValidator(_amount)]
@@ -287,16 +293,21 @@ class SlurmOptions(BaseModel):
     mail_type: Annotated[str | None, Knob(group="Job", metavar="EVENTS", sbatch="mail-type")] = None
     """Mail about which events, like END,FAIL."""
 
-    requeue: Annotated[bool, Knob(group="Job", metavar=None)] = True
+    requeue: Annotated[bool, Knob(group="Job", metavar=None, variable="SBATCH_REQUEUE")] = True
     """Give the job back to the queue at its time limit, at a preemption, and when it fails after a new
     checkpoint; the next attempt goes on from the newest whole checkpoint. `--no-requeue` ends it instead."""
 
     max_requeues: Annotated[Number, Field(ge=0), Knob(group="Job", metavar="N")] = 10
     """How often at most a job is started again."""
 
-    signal_time: Annotated[Number, Field(ge=0, le=65535), Knob(group="Job", metavar="SECONDS")] = 120
-    """How long before its time limit SLURM warns the job (`--signal=B:USR2@SECONDS`), which then ends in
-    order. SLURM may send it up to a minute earlier. 0 for no warning."""
+    signal_time: Annotated[
+        Seconds,
+        Field(ge=0, le=65535),
+        Knob(group="Job", metavar="SECONDS", variable="SBATCH_SIGNAL"),
+    ] = 120
+    """How long before its time limit SLURM warns a job that can be requeued (`--signal=B:USR2@SECONDS`),
+    which then ends in order. SLURM may send it up to a minute earlier. Less for a limit under 20 minutes.
+    0 for no warning."""
 
     ckpt_interval: Annotated[Number | None, Field(ge=1), Knob(group="Job", metavar="STEPS")] = None
     """Steps between checkpoints: sets `ckpt.interval` of the config. What a run that is interrupted loses
@@ -440,6 +451,23 @@ def knobs() -> dict[str, Knob]:
 def flag(name: str) -> str:
     """Return a field as it is written on the command line, `--cpus-per-gpu`."""
     return "--" + name.replace("_", "-")
+
+
+def warning_seconds(options: SlurmOptions) -> int:
+    """How long ahead of its time limit a job is warned, in seconds.
+
+    SLURM sends the warning up to a minute early (https://slurm.schedmd.com/sbatch.html#OPT_signal), so
+    that the usual one would end a short run at its start: it gets a tenth of its limit, and of a limit
+    of up to three minutes nothing. A time that was asked for is taken as it is.
+    """
+    limit = time_seconds(options.time) if options.time else None
+    if limit is None or "signal_time" in options.model_fields_set:
+        return options.signal_time
+    return 0 if limit <= SHORTEST_WARNED else min(options.signal_time, limit // 10)
+
+
+SHORTEST_WARNED = 180
+"""Seconds of the longest time limit that gets no warning by itself."""
 
 
 def is_variable(name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medarc_plugin import hookimpl
 from medarc_plugin.models import Problem
+from medarc_plugin.options import time_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -90,6 +91,45 @@ def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:
         )
 
 
+def warning_comes_behind_the_start(plan: JobPlan) -> Iterator[Problem]:
+    """A warning that is as long as the job would end it at its start."""
+    limit = _limit(plan)
+    if limit is not None and "signal_time" in plan.options.model_fields_set:
+        seconds = plan.options.signal_time
+        if seconds and plan.options.requeue and seconds + EARLY_SECONDS >= limit:
+            yield Problem(
+                "warning",
+                f"--signal-time {seconds}: SLURM may send the warning up to {EARLY_SECONDS} s earlier, which "
+                f"is the start of a job of {limit} s",
+                "ask for less, or for none with --signal-time 0",
+            )
+
+
+def checkpoints_come_in_time(plan: JobPlan) -> Iterator[Problem]:
+    """A run that meets its time limit goes on from its newest checkpoint, if it has one by then."""
+    resolved = plan.resolved
+    if resolved.entrypoint == "inference" or resolved.checkpoint_interval is not None:
+        return
+    if _limit(plan) is not None and resolved.max_steps != 1:
+        yield Problem(
+            "checkpoints",
+            f"no checkpoint interval is set: if {plan.options.time} is too short for the run, all of it is "
+            "lost, and it starts again from the beginning",
+            "--ckpt-interval STEPS saves now and then",
+            fatal=False,
+        )
+
+
+def _limit(plan: JobPlan) -> int | None:
+    """The time limit in seconds, where one was asked for."""
+    if plan.backend == "local" or plan.launch.rehearse or plan.options.time is None:
+        return None
+    return time_seconds(plan.options.time)
+
+
+EARLY_SECONDS = 60
+
+
 def config_is_checked(plan: JobPlan) -> Iterator[Problem]:
     """Without prime-rl nobody has validated the config."""
     if not plan.resolved.checked:
@@ -109,6 +149,8 @@ CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
     template_exists,
     passed_variables_are_set,
     sharing_is_possible,
+    warning_comes_behind_the_start,
+    checkpoints_come_in_time,
     config_is_checked,
 )
 """All built-in checks, in the order in which they are shown."""

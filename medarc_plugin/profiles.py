@@ -44,16 +44,16 @@ SBATCH_VARIABLES = {
     "SBATCH_POWER": "power",
     "SBATCH_PROFILE": "profile",
     "SBATCH_REQ_SWITCH": "switches",
-    "SBATCH_SIGNAL": "signal",
     "SBATCH_THREAD_SPEC": "thread-spec",
     "SBATCH_THREADS_PER_CORE": "threads-per-core",
     "SBATCH_WCKEY": "wckey",
 }
 """Input variables of sbatch(1) that have no field of their own; taken as `--sbatch-arg`."""
 
+NO_REQUEUE = "SBATCH_NO_REQUEUE"
+"""Turns a switch off that `SBATCH_REQUEUE` turns on."""
+
 SBATCH_SWITCHES = {
-    "SBATCH_NO_REQUEUE": "no-requeue",
-    "SBATCH_REQUEUE": "requeue",
     "SBATCH_OVERCOMMIT": "overcommit",
 }
 """The same for those that are switches: any value turns them on."""
@@ -129,6 +129,8 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
         elif not value:
             continue
         values[name], sources[name] = value, knob.variable
+    if NO_REQUEUE in environment:
+        values["requeue"], sources["requeue"] = False, NO_REQUEUE
     extra = {
         variable: f"{option}={environment[variable]}"
         for variable, option in SBATCH_VARIABLES.items()
@@ -144,7 +146,7 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
 def ignored_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Name the `SBATCH_*` variables that are set but say what the run itself decides."""
     known = {knob.variable for knob in knobs().values()} | set(SBATCH_VARIABLES)
-    known |= set(SBATCH_SWITCHES)
+    known |= {*SBATCH_SWITCHES, NO_REQUEUE}
     return tuple(sorted(name for name in environment if name.startswith("SBATCH_") and name not in known))
 
 

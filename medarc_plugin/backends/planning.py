@@ -24,7 +24,7 @@ from medarc_plugin.models import (
     RunFiles,
     TextFile,
 )
-from medarc_plugin.options import megabytes, time_seconds
+from medarc_plugin.options import megabytes, time_seconds, warning_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LAUNCH_FORMAT = 2
 """Version of launch.json; the frozen job code refuses any other."""
 
-GRACE_SECONDS = 20
+GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL: less than SLURM's own KillWait, which is 30 seconds unless a site
 changes it (https://slurm.schedmd.com/slurm.conf.html#OPT_KillWait)."""
 
@@ -190,7 +190,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "survive": {
             "requeue": plan.options.requeue,
             "max_requeues": plan.options.max_requeues,
-            "signal_seconds": plan.options.signal_time,
+            "signal_seconds": warning_seconds(plan.options),
             "grace_seconds": GRACE_SECONDS,
             "beat_seconds": BEAT_SECONDS,
         },

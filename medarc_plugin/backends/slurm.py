@@ -21,7 +21,7 @@ from medarc_plugin.models import (
     Submission,
     TextFile,
 )
-from medarc_plugin.options import SlurmOptions, knobs, megabytes
+from medarc_plugin.options import SlurmOptions, knobs, megabytes, warning_seconds
 from medarc_plugin.render import check_script, check_syntax, render
 from medarc_plugin.slurm import directives, gateway
 
@@ -108,8 +108,7 @@ def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocatio
         Directive("output", pattern=directives.log_pattern(resolved.run_dir, "job_%j.log")),
         Directive("open-mode", "append"),
         Directive("requeue" if options.requeue else "no-requeue"),
-        # To the batch process alone, which is the one that owns the run.
-        *([Directive("signal", f"B:USR2@{options.signal_time}")] if options.signal_time else []),
+        *_warning(resolved, options),
         Directive("nodes", "1"),
         Directive("ntasks", "1"),
         Directive("cpus-per-task", str(cpus)),
@@ -166,6 +165,16 @@ def script_context(plan: JobPlan) -> dict[str, object]:
         "job_code": plan.files.job,
         "plan_path": plan.files.plan,
     }
+
+
+def _warning(resolved: Resolved, options: SlurmOptions) -> list[Directive]:
+    """Ask for a signal ahead of the end, for whom that is worth ending early.
+
+    It goes to the batch process alone, which is the one that owns the run.
+    """
+    seconds = warning_seconds(options)
+    worth = options.requeue and seconds and resolved.entrypoint != "inference"
+    return [Directive("signal", f"B:USR2@{seconds}")] if worth else []
 
 
 def _gpu_directive(options: SlurmOptions, gpus: int) -> Directive:

@@ -116,7 +116,9 @@ class Format:
 
     def metrics_path(self, run_dir: Path, config: Mapping[str, Any]) -> Path | None:
         """Where a run writes its metrics; `None` for a config that turns them off."""
-        monitors = config.get("monitors")
+        # What an RL config says for all of its components is already in the trainer's part.
+        own = config.get("trainer")
+        monitors = (own if isinstance(own, dict) else config).get("monitors")
         if not isinstance(monitors, dict) or "file" not in monitors:
             return run_dir / self.metrics_file
         file = monitors["file"]

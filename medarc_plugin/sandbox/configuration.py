@@ -106,7 +106,7 @@ def render_slurm_conf(spec: SandboxSpec, place: Place, gpus: Sequence[Gpu]) -> s
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={root}/log/jobs.txt",
         "MinJobAge=300",
-        "KillWait=5",
+        "KillWait=30",
         "SchedulerType=sched/backfill",
         # Without batch_sched_delay=0 a job on an idle node waits seconds for its start.
         "SchedulerParameters=sched_min_interval=0,sched_interval=1,bf_interval=1,batch_sched_delay=0",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _READY_SECONDS = 30.0
 _PATIENCE_SECONDS = 3.0
-# SLURM's KillWait (5 s, in slurm.conf) and a little.
+# What a job gets to end in order; SLURM itself would give it KillWait.
 _JOB_END_SECONDS = 8.0
 _DAEMON_END_SECONDS = 3.0
 # What cannot be carried over to another machine description or another SLURM.

@@ -223,3 +223,11 @@ def test_an_absolute_path_of_the_metrics_is_taken_as_it_is() -> None:
     config = {"monitors": {"file": {"path": "/scratch/m.jsonl"}}}
 
     assert MAIN.metrics_path(Path("/run"), config) == Path("/scratch/m.jsonl")
+
+
+def test_an_rl_configs_metrics_are_its_trainers(tmp_path: Path) -> None:
+    # As prime-rl resolves it: the shared block stays empty, and the trainer's is filled.
+    config = {"monitors": {"file": None}, "trainer": {"monitors": {"file": {"path": "m.jsonl"}}}}
+
+    assert MAIN.metrics_path(tmp_path, config) == tmp_path / "m.jsonl"
+    assert MAIN.metrics_path(tmp_path, {**config, "trainer": {"monitors": {"file": None}}}) is None

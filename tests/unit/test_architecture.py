@@ -162,7 +162,7 @@ def test_every_check_is_called_and_explained() -> None:
         for name, function in vars(preflight).items()
         if inspect.isfunction(function)
         and function.__module__ == preflight.__name__
-        and not name.startswith("medarc_")
+        and not name.startswith(("medarc_", "_"))
     }
 
     assert functions == {check.__name__ for check in preflight.CHECKS}

@@ -200,7 +200,7 @@ def test_the_beginning_of_an_owned_option_is_no_way_around(key: str, owned: str)
 
 @pytest.mark.parametrize(
     "text",
-    ["licenses=matlab", "signal=B:USR2@60", "no-requeue", "mem-bind=local", "time-min=10", "tmp=10G", "hold"],
+    ["licenses=matlab", "mem-bind=local", "time-min=10", "tmp=10G", "hold"],
 )
 def test_any_other_sbatch_option_is_taken(text: str) -> None:
     assert (text,) == SlurmOptions.model_validate({"sbatch_arg": text}).sbatch_arg

@@ -65,6 +65,10 @@ def test_the_command_line_wins_over_the_table_which_wins_over_sbatch() -> None:
         ("SBATCH_JOB_NAME", "mine", "job_name", "mine"),
         ("SBATCH_EXCLUSIVE", "1", "exclusive", True),
         ("SBATCH_EXCLUSIVE", "no", "exclusive", False),
+        ("SBATCH_REQUEUE", "", "requeue", True),
+        ("SBATCH_NO_REQUEUE", "1", "requeue", False),
+        ("SBATCH_SIGNAL", "60", "signal_time", 60),
+        ("SBATCH_SIGNAL", "B:USR1@90", "signal_time", 90),
     ],
 )
 def test_each_sbatch_variable_sets_its_option(variable: str, value: str, name: str, expected: object) -> None:
@@ -101,11 +105,11 @@ def test_sbatch_arguments_are_gathered_from_all_layers_key_by_key() -> None:
     found = settled(
         {"sbatch_arg": ("licenses=a",)},
         {"sbatch_arg": ["licenses=b", "hold"]},
-        {"SBATCH_SIGNAL": "USR2@60", "SBATCH_REQUEUE": "1"},
+        {"SBATCH_HINT": "nomultithread", "SBATCH_OVERCOMMIT": "1"},
     )
 
-    assert found.options.sbatch_arg == ("licenses=a", "hold", "signal=USR2@60", "requeue")
-    assert found.sources["sbatch_arg"] == "command line, [slurm], SBATCH_SIGNAL, SBATCH_REQUEUE"
+    assert found.options.sbatch_arg == ("licenses=a", "hold", "hint=nomultithread", "overcommit")
+    assert found.sources["sbatch_arg"] == "command line, [slurm], SBATCH_HINT, SBATCH_OVERCOMMIT"
 
 
 def test_memory_said_in_one_way_drops_the_other_way_of_lower_layers() -> None:
