@@ -1,4 +1,7 @@
-"""Entry point: `python FOLDER LAUNCH_JSON`, where FOLDER is this one or a frozen copy of it."""
+"""Entry point: `python FOLDER LAUNCH_JSON`, where FOLDER is this one or a frozen copy of it.
+
+`python FOLDER export RUN` writes a run's weights instead of starting it.
+"""
 
 import sys
 from importlib import import_module
@@ -10,4 +13,6 @@ if not __package__:
     # each other and none of them hides a module of the same name.
     sys.path[0] = str(folder.parent)
 
-sys.exit(import_module(f"{__package__ or folder.name}.owner").main(sys.argv[1:]))
+arguments = sys.argv[1:]
+entry = "export" if arguments[:1] == ["export"] else "owner"
+sys.exit(import_module(f"{__package__ or folder.name}.{entry}").main(arguments[entry == "export" :]))
