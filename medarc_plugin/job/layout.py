@@ -129,6 +129,12 @@ def adapter_files(adapters: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+def adapted_modules(adapters: Iterable[str]) -> list[str]:
+    """List the last words of the modules that adapters are of, as prime-rl lists them for vLLM."""
+    matches = map(_ADAPTER.match, adapters)
+    return sorted({match["module"].rpartition(".")[2] for match in matches if match})
+
+
 class Converter:
     """Turns tensors back with prime-rl's own model class, which is built without memory.
 
@@ -152,8 +158,9 @@ class Converter:
         # without a GPU. Neither is used.
         for attention in ("flash_attention_2", "eager"):
             try:
-                table = borrow("prime_rl.configs.trainer").ModelConfig(**{**settings, "name": folder})
-                table = table.model_copy(update={"attn": attention, "lora": None})
+                given = {**settings, "name": folder, "attn": "flash_attention_2", "lora": None}
+                table = borrow("prime_rl.configs.trainer").ModelConfig(**given)
+                table = table.model_copy(update={"attn": attention})
                 self._model = trainer.get_model(table, torch.device("meta"), torch.bfloat16)
             except ExportError:
                 raise

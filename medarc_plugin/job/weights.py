@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .borrowed import BAD_RUN, ExportError, borrow
-from .layout import Converter, adapter_files, is_adapter, merge_adapters, same_layout, units
+from .layout import Converter, adapted_modules, adapter_files, is_adapter, merge_adapters, same_layout, units
 from .model_files import (
     DTYPE,
     OF_MODEL,
@@ -73,7 +73,8 @@ def write_weights(run: Run, checkpoint: Checkpoint, draft: Path) -> None:
 
     adapters = _write_tensors(run, checkpoint, draft, source, config, known)
     if adapters:
-        _write_adapters(run, draft / ADAPTER_FOLDER, name, adapters)
+        modules = adapted_modules(checkpoint.tensors)
+        _write_adapters(run, draft / ADAPTER_FOLDER, name, modules, adapters)
     layers = run.value("model", "debug", "num_layers")
     copy_files(source, OF_MODEL, draft)
     if "quantization_config" in config:
@@ -181,7 +182,9 @@ def _compare(written: set[str], known: Mapping[str, Tensor] | None, *, tied: boo
             say(f"{len(names)} tensor(s) {text}: {shown}")
 
 
-def _write_adapters(run: Run, folder: Path, model: str, adapters: Mapping[str, Any]) -> None:
+def _write_adapters(
+    run: Run, folder: Path, model: str, modules: Sequence[str], adapters: Mapping[str, Any]
+) -> None:
     """Write the adapters by themselves, as PEFT and vLLM read them."""
     torch = borrow("torch")
     folder.mkdir()
@@ -193,8 +196,6 @@ def _write_adapters(run: Run, folder: Path, model: str, adapters: Mapping[str, A
         },
     )
     rank, alpha = _scaling(run)
-    # ...q_proj.lora_A.weight adapts modules called q_proj.
-    modules = sorted({name.rsplit(".", 3)[1] for name in adapters})
     document = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -203,7 +204,7 @@ def _write_adapters(run: Run, folder: Path, model: str, adapters: Mapping[str, A
         "lora_alpha": alpha,
         "lora_dropout": run.value("model", "lora", "dropout") or 0.0,
         "bias": "none",
-        "target_modules": modules,
+        "target_modules": list(modules),
     }
     text = json.dumps(document, indent=2) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")

@@ -7,12 +7,13 @@ what it saved, FOLDER/trained what it shall be, FOLDER/said.pt what that model s
 import importlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -142,6 +143,59 @@ def custom(folder):
     save(folder, 4, theirs, torch.optim.AdamW(theirs.parameters()))
 
 
+def fused(folder):
+    """A mixture of experts in transformers' own model class, which stacks the experts when it loads."""
+    model = make_base(folder, moe=True)
+    save(folder, 4, model, train(model))
+    remember(folder, model)
+
+
+def adapted_experts(folder):
+    """Adapters of prime-rl's own on linear layers and on stacked experts."""
+    from prime_rl.configs.trainer import ModelConfig
+    from prime_rl.trainer.model import get_model
+    from prime_rl.trainer.models.layers import lora
+    from prime_rl.trainer.models.layers.lora.multi_moe import MultiLoRAGroupedExperts
+
+    lora.set_lora_num_tokens(torch.zeros(1, dtype=torch.int32), reset_reference=True)
+    lora.set_multilora_scaling(torch.full((1,), ALPHA / RANK, dtype=torch.bfloat16), reset_reference=True)
+    model = make_base(folder, moe=True).to(torch.bfloat16)
+    settings = ModelConfig(name=str(folder / "base"), attn="flash_attention_2", impl="custom")
+    theirs = get_model(settings, torch.device("meta"), torch.bfloat16).to_empty(device="cpu")
+    tensors = theirs.convert_to_prime(load_file(folder / "base" / "model.safetensors"))
+    theirs.load_state_dict(tensors, strict=False)
+    torch.manual_seed(3)
+    adapters = {}
+    for index, layer in enumerate(theirs.model.layers):
+        prefix = f"model.layers.{index}"
+        layer.mlp.experts = MultiLoRAGroupedExperts(layer.mlp.experts, RANK, 1, ALPHA)
+        layer.self_attn.q_proj = lora.MultiLoRALinear(layer.self_attn.q_proj, RANK, 1, ALPHA)
+        for module in (layer.mlp.experts, layer.self_attn.q_proj):
+            for _, parameter in module.named_parameters_for_adapter(0):
+                torch.nn.init.normal_(parameter)
+        query, experts = layer.self_attn.q_proj, layer.mlp.experts
+        for name, parameter in query.named_parameters_for_adapter(0):
+            adapters[f"{prefix}.self_attn.q_proj.{name}.weight"] = parameter.detach().clone()
+        for name, tensor in experts.state_dict_for_adapter(0).items():
+            adapters[f"{prefix}.mlp.experts.{name}"] = tensor
+        tensors[f"{prefix}.self_attn.q_proj.weight"] = merged(query.base_layer.weight, query, "")
+        for part in ("w1", "w2", "w3"):
+            weight = getattr(experts.base_layer, part)
+            tensors[f"{prefix}.mlp.experts.{part}"] = merged(weight, experts, f"{part}_")
+    save(folder, 4, theirs, torch.optim.AdamW(theirs.parameters()))
+    save_file(adapters, folder / "adapters.safetensors")
+    (folder / "merged").mkdir()
+    save_file(theirs.convert_to_hf(tensors), folder / "merged" / "model.safetensors", {"format": "pt"})
+    shutil.copyfile(folder / "base" / "config.json", folder / "merged" / "config.json")
+    model = type(model).from_pretrained(folder / "merged", dtype="auto")
+    remember(folder, model)
+
+
+def merged(weight, module, part):
+    down, up = (getattr(module, f"{part}lora_{side}")[0].float() for side in "AB")
+    return (weight.float() + ALPHA / RANK * up @ down).detach().to(weight.dtype)
+
+
 def compare(folder, step):
     weights = folder / "run" / "weights" / f"step_{step}"
     model, loading = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", output_loading_info=True)
@@ -154,8 +208,19 @@ def compare(folder, step):
         "answer": torch.equal(said["answer"], expected["answer"]),
         "names": sorted(tensors.keys() ^ trained.keys()),
         "tensors": sorted(n for n in tensors if n in trained and not torch.equal(tensors[n], trained[n])),
+        "adapters": adapters(folder, weights),
         "dtypes": sorted({str(tensor.dtype) for tensor in tensors.values()}),
     }
+
+
+def adapters(folder, weights):
+    """How many adapters there are, and which of them are not those that prime-rl would write."""
+    path = weights / "lora_adapters" / "adapter_model.safetensors"
+    written = load_file(path) if path.is_file() else {}
+    known = folder / "adapters.safetensors"
+    expected = load_file(known) if known.is_file() else {}
+    wrong = [name for name in expected if not torch.equal(written[f"base_model.model.{name}"], expected[name])]
+    return len(written), wrong
 
 
 def main(action, folder, *rest):
@@ -163,10 +228,16 @@ def main(action, folder, *rest):
     if action == "has":
         importlib.import_module(str(folder))
         return None
-    if action == "compare":
-        return compare(folder, *rest)
-    return {"dense": dense, "lora": lora, "custom": custom}[action](folder, *rest)
+    return ACTIONS[action](folder, *rest)
 
 
+ACTIONS = {
+    "dense": dense,
+    "lora": lora,
+    "custom": custom,
+    "fused": fused,
+    "adapted-experts": adapted_experts,
+    "compare": compare,
+}
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 print(json.dumps(main(*sys.argv[1:])))
