@@ -3,7 +3,8 @@
 prime-rl's trainer writes `checkpoints/step_N/trainer` with torch.distributed.checkpoint, whose
 `.metadata` is written under another name and renamed once every rank's data is there; the
 orchestrator of an RL run writes `checkpoints/step_N/orchestrator/progress.pt` in the same way, on its
-own time. prime-rl itself resumes from the highest step that has a folder, whole or not.
+own time, and always below the run directory: `ckpt.output_dir` moves the trainer's part alone. prime-rl
+itself resumes from the highest step that has a folder, whole or not.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class Checkpoints:
     """A run's folder of checkpoints.
 
     Attributes:
-        folder: The folder that holds `step_N`.
-        orchestrator: Whether the orchestrator has a part in each.
+        folder: The folder that holds the trainer's `step_N`.
+        orchestrator: The folder that holds the orchestrator's `step_N`; `None` when it has no part.
     """
 
     folder: Path
-    orchestrator: bool
+    orchestrator: Path | None
 
     def steps(self) -> dict[int, bool]:
         """List the checkpoints by step, and whether each is whole."""
@@ -51,7 +52,9 @@ class Checkpoints:
         data = list(trainer.glob("*.distcp"))
         if not data or not all(map(_has_content, [trainer / ".metadata", *data])):
             return False
-        return not self.orchestrator or _has_content(checkpoint / "orchestrator" / "progress.pt")
+        if self.orchestrator is None:
+            return True
+        return _has_content(self.orchestrator / checkpoint.name / "orchestrator" / "progress.pt")
 
     def newest(self) -> int | None:
         """The step to go on from; `None` when no checkpoint is whole."""
@@ -96,7 +99,7 @@ def checkpoints_of(config: Mapping[str, Any], run_dir: Path, entrypoint: str) ->
     for table in (config, _table(config, "trainer")):
         elsewhere = _table(table, "ckpt").get("output_dir")
         base = Path(str(elsewhere)) if elsewhere else base
-    return Checkpoints(base / "checkpoints", orchestrator=entrypoint == "rl")
+    return Checkpoints(base / "checkpoints", run_dir / "checkpoints" if entrypoint == "rl" else None)
 
 
 def _has_content(path: Path) -> bool:
