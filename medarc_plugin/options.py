@@ -317,6 +317,10 @@ class SlurmOptions(BaseModel):
     """End a run whose logs and GPUs are still for this long: minutes, H:MM:SS or D-HH:MM:SS. Unset:
     never."""
 
+    export: Annotated[bool, Knob(group="Job", metavar=None)] = True
+    """Write the last checkpoint's weights to `weights/step_N` when the run is over, as Hugging Face
+    safetensors. `--no-export` leaves that to `medarc_slurm export`. For sbatch's own --export see --env."""
+
     sbatch_arg: Annotated[Texts, Knob(group="Job", metavar="KEY[=VALUE]", repeatable=True)] = ()
     """Any other sbatch option, without its dashes. One that the plugin sets itself is refused."""
 

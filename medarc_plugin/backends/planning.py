@@ -145,7 +145,7 @@ def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
         TextFile(plan.files.provenance, _json(plan.provenance)),
         *(
             TextFile(plan.files.job / path.name, path.read_text(encoding="utf-8"))
-            for path in sorted(Path(job.__file__).parent.glob("*.py"))
+            for path in sorted(job_code().glob("*.py"))
         ),
     )
 
@@ -187,6 +187,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,
         "rehearse": plan.launch.rehearse,
+        "export": plan.options.export,
         "survive": {
             "requeue": plan.options.requeue,
             "max_requeues": plan.options.max_requeues,
@@ -195,6 +196,11 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
             "beat_seconds": BEAT_SECONDS,
         },
     }
+
+
+def job_code() -> Path:
+    """The folder of the job code that submissions freeze."""
+    return Path(job.__file__).parent
 
 
 def job_command(plan: JobPlan) -> tuple[str, ...]:

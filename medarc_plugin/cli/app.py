@@ -129,6 +129,23 @@ def _shown(value: object) -> str:
     return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
 
 
+@app.command("export")
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="Step of the checkpoint. Default: the newest whole one.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the weights anew.")] = False,
+) -> None:
+    """Write the weights of a run's checkpoint as Hugging Face safetensors, and print where.
+
+    They go to RUN/weights/step_N, with config and tokenizer. Needs prime-rl, and no GPU.
+    """
+    from medarc_plugin.export import export as write
+
+    raise typer.Exit(write(run_dir, step, force=force))
+
+
 @sandbox_app.command("up")
 def sandbox_up(
     directory: Directory = IN_HERE,

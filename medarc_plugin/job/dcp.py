@@ -1,4 +1,4 @@
-"""prime-rl's checkpoints: which are whole, and reading a model's tensors from one.
+"""Reading a model's tensors from a checkpoint of prime-rl's trainer.
 
 prime-rl saves with torch's distributed checkpointing: the ranks' data in `*.distcp`, and `.metadata`
 last, under `checkpoints/step_N/trainer`, with the model's tensors under `app.model.`
@@ -13,40 +13,11 @@ from typing import TYPE_CHECKING, Any
 from .borrowed import NO_CHECKPOINT, TORN, ExportError, borrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 MODEL = "app.model."
 """What the names of the model's tensors begin with; the rest is optimizer, scheduler, progress."""
-
-
-def steps(folder: Path) -> list[int]:
-    """List the steps N of the folders `step_N`, newest first."""
-    names = [path.name for path in folder.glob("step_*") if path.is_dir()]
-    return sorted((int(name[5:]) for name in names if name[5:].isdigit()), reverse=True)
-
-
-def missing_part(step_folder: Path, parts: Iterable[Path]) -> str | None:
-    """Say what a checkpoint lacks on the face of it; `None` when all of it seems to be there.
-
-    Args:
-        step_folder: `checkpoints/step_N`.
-        parts: Further files that belong to it.
-    """
-    trainer = step_folder / "trainer"
-    metadata = trainer / ".metadata"
-    if not _filled(metadata):
-        return f"{metadata} is missing or empty"
-    if not any(trainer.glob("*.distcp")):
-        return f"{trainer} holds no .distcp file"
-    return next((f"{part} is missing or empty" for part in parts if not _filled(part)), None)
-
-
-def _filled(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
 
 
 class Checkpoint:
@@ -69,7 +40,7 @@ class Checkpoint:
         try:
             metadata = self._reader().read_metadata()
         except Exception as error:
-            raise self._torn(f".metadata cannot be read: {error}") from error
+            raise torn(self._folder.parent, f".metadata cannot be read: {error}") from error
         self._check_files(metadata.storage_data)
         self.tensors: dict[str, tuple[tuple[int, ...], Any]] = {
             name[len(MODEL) :]: (tuple(entry.size), entry.properties.dtype)
@@ -99,7 +70,7 @@ class Checkpoint:
                 warnings.simplefilter("ignore")
                 self._dcp.load(state, storage_reader=self._reader(), no_dist=True)
         except Exception as error:
-            raise self._torn(f"{names[0]} and what follows cannot be read: {error}") from error
+            raise torn(self._folder.parent, f"{names[0]} and what follows cannot be read: {error}") from error
         return {name[len(MODEL) :]: tensor for name, tensor in state.items()}
 
     def _reader(self) -> Any:  # noqa: ANN401 - torch's
@@ -114,13 +85,20 @@ class Checkpoint:
             try:
                 size = (self._folder / name).stat().st_size
             except OSError:
-                raise self._torn(f"{name} is missing") from None
+                raise torn(self._folder.parent, f"{name} is missing") from None
             if size < end:
-                raise self._torn(f"{name} has {size} of {end} bytes")
+                raise torn(self._folder.parent, f"{name} has {size} of {end} bytes")
 
-    def _torn(self, what: str) -> ExportError:
-        return ExportError(
-            TORN,
-            f"the checkpoint {self._folder} is not whole: {what}",
-            "choose another with --step; without it the newest whole one is taken",
-        )
+
+def torn(folder: Path, what: str) -> ExportError:
+    """Word that a checkpoint is not whole.
+
+    Args:
+        folder: `checkpoints/step_N`.
+        what: What is wrong with it.
+    """
+    return ExportError(
+        TORN,
+        f"the checkpoint {folder} is not whole: {what}",
+        "choose another with --step; without it the newest whole one is taken",
+    )

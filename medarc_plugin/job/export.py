@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .borrowed import IN_THE_WAY, NO_CHECKPOINT, TORN, ExportError
-from .dcp import Checkpoint, missing_part, steps
+from .checkpoints import Checkpoints
+from .dcp import Checkpoint, torn
 from .model_files import DTYPE, read_config
 from .safetensors_files import cannot_write, read_folder
 from .trained import Run, read_run
@@ -90,20 +91,18 @@ def export(folder: Path, step: int | None, *, force: bool) -> Path:
         ExportError: They cannot be written.
     """
     run = read_run(folder)
-    weights = folder / "weights"
+    checkpoint = None
     if step is None:
         step, checkpoint = _newest(run, force=force)
-    else:
-        checkpoint = None
-    target = weights / f"step_{step}"
+    target = run.weights(step)
     if not force and _is_there(run, step):
         say(f"{target} is there already; --force writes it anew")
         return target
     if checkpoint is None:
         checkpoint = _open(run, step)
     try:
-        weights.mkdir(exist_ok=True)
-        with _lock(weights), _draft(weights, step) as draft:
+        target.parent.mkdir(exist_ok=True)
+        with _lock(target.parent), _draft(target) as draft:
             write_weights(run, checkpoint, draft)
             _write_record(run, step, draft)
             _publish(draft, target)
@@ -113,45 +112,44 @@ def export(folder: Path, step: int | None, *, force: bool) -> Path:
 
 
 def _newest(run: Run, *, force: bool) -> tuple[int, Checkpoint | None]:
-    """Choose the newest whole checkpoint; newer ones that are torn are named and left."""
-    for step in steps(run.checkpoints):
-        lacking = run.missing_part(step)
-        if lacking is None and not force and _is_there(run, step):
+    """Choose the newest whole checkpoint; newer ones that are torn are named and left.
+
+    Returns:
+        Its step, and the checkpoint itself unless its weights are there already.
+    """
+    for step, whole in reversed(list(run.checkpoints.steps().items())):
+        problem = "a part of it is missing"
+        if whole and not force and _is_there(run, step):
             return step, None
         try:
-            if lacking is None:
-                return step, Checkpoint(run.checkpoints / f"step_{step}")
+            if whole:
+                return step, Checkpoint(run.checkpoint(step))
         except ExportError as error:
             if error.code != TORN:
                 raise
-            lacking = str(error)
-        say(f"passing over step {step}: {lacking}")
+            problem = str(error)
+        say(f"passing over the checkpoint of step {step}: {problem}")
     # prime-rl v0.8.0 writes weights by itself, and may keep no checkpoints beside them.
-    for step in steps(run.folder / "weights"):
+    for step in reversed(list(Checkpoints(run.folder / "weights", None).steps())):
         if _is_there(run, step):
             return step, None
     raise ExportError(
         NO_CHECKPOINT,
-        f"{run.checkpoints} holds no whole checkpoint",
-        "a run saves its last step when its config has [ckpt], and others with ckpt.interval",
+        f"{run.checkpoints.folder} holds no whole checkpoint",
+        "a run saves its last step when its config has [ckpt], and others with --ckpt-interval",
     )
 
 
 def _open(run: Run, step: int) -> Checkpoint:
     """Open the checkpoint of a step. Its orchestrator's part, which holds no weights, may be missing."""
-    folder = run.checkpoints / f"step_{step}"
+    folder = run.checkpoint(step)
     if not folder.is_dir():
-        there = ", ".join(map(str, reversed(steps(run.checkpoints)))) or "none"
+        there = ", ".join(map(str, run.checkpoints.steps())) or "none"
         raise ExportError(
             NO_CHECKPOINT, f"there is no checkpoint {folder}", f"steps with a checkpoint: {there}"
         )
-    lacking = missing_part(folder, [])
-    if lacking is not None:
-        raise ExportError(
-            TORN,
-            f"the checkpoint {folder} is not whole: {lacking}",
-            "choose another with --step; without it the newest whole one is taken",
-        )
+    if not Checkpoints(folder.parent, None).is_whole(folder):
+        raise torn(folder, "a part of it is missing")
     return Checkpoint(folder)
 
 
@@ -161,7 +159,7 @@ def _is_there(run: Run, step: int) -> bool:
     Raises:
         ExportError: Something else is in their place.
     """
-    target = run.folder / "weights" / f"step_{step}"
+    target = run.weights(step)
     if not target.exists():
         return False
     try:
@@ -182,7 +180,7 @@ def _is_there(run: Run, step: int) -> bool:
 def _saved(run: Run, step: int) -> int | None:
     """When a checkpoint was saved, in nanoseconds; `None` when it is gone."""
     try:
-        return (run.checkpoints / f"step_{step}" / "trainer" / ".metadata").stat().st_mtime_ns
+        return (run.checkpoint(step) / "trainer" / ".metadata").stat().st_mtime_ns
     except OSError:
         return None
 
@@ -190,7 +188,7 @@ def _saved(run: Run, step: int) -> int | None:
 def _write_record(run: Run, step: int, draft: Path) -> None:
     """Say what the weights are."""
     document = {
-        "checkpoint": str(run.checkpoints / f"step_{step}"),
+        "checkpoint": str(run.checkpoint(step)),
         "saved": _saved(run, step),
         "step": step,
         "dtype": DTYPE,
@@ -214,11 +212,12 @@ def _lock(weights: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _draft(weights: Path, step: int) -> Iterator[Path]:
+def _draft(target: Path) -> Iterator[Path]:
     """Make the folder that is filled before it gets its name; whatever happens, none stays behind."""
+    weights = target.parent
     for left in weights.glob(".step_*.tmp*"):
         shutil.rmtree(left, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".step_{step}.tmp", dir=weights))
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp", dir=weights))
     try:
         # Made for its owner alone; the weights are as readable as the run directory is.
         draft.chmod(weights.stat().st_mode & 0o777)

@@ -104,6 +104,7 @@ class Launch:
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
         rehearse: Run every check, launch nothing.
+        export: Write the last checkpoint's weights when the run has ended well.
         survive: How the run goes on after an end that is not its own.
     """
 
@@ -128,6 +129,7 @@ class Launch:
     environments: tuple[str, ...]
     checked: bool
     rehearse: bool
+    export: bool
     survive: Survive
 
     @property
@@ -223,6 +225,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),
         rehearse=bool(document["rehearse"]),
+        export=bool(document.get("export", True)),
         survive=Survive(
             requeue=bool(survive["requeue"]),
             max_requeues=int(survive["max_requeues"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,21 +29,20 @@ DTYPE = "bfloat16"
 """What exported weights are in, as in prime-rl's own broadcasts to vLLM (`prime_rl/utils/weights.py`)."""
 
 
-def find_folder(name: str, patterns: Sequence[str], needed: Sequence[str], working_directory: Path) -> Path:
+def find_folder(name: str, patterns: Sequence[str], needed: Sequence[str]) -> Path:
     """Find a model's or a tokenizer's files: in a folder, in the cache, or on the hub.
 
     Args:
         name: Path or repository, as the run's config has it.
         patterns: The files that matter, to fetch no others.
         needed: Patterns of which the cache must have at least one file, to be enough.
-        working_directory: What a relative path refers to.
 
     Raises:
         ExportError: They are nowhere.
     """
-    folder = working_directory / name
+    folder = Path(name)
     if folder.is_dir():
-        return folder
+        return folder.absolute()
     hub = borrow("huggingface_hub")
     cached = _snapshot(hub, name, patterns, local_files_only=True)
     if cached is not None and any(path for pattern in needed for path in cached.glob(pattern)):
@@ -55,7 +53,7 @@ def find_folder(name: str, patterns: Sequence[str], needed: Sequence[str], worki
             return fetched
     raise ExportError(
         MODEL_FILES,
-        f"{name} is no folder in {working_directory}, not in the cache {hub.constants.HF_HUB_CACHE}, and "
+        f"{name} is no folder, not in the cache {hub.constants.HF_HUB_CACHE}, and "
         + ("HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "cannot be had from the hub"),
         "set HF_HOME to the cache that the run used, or export where the hub can be reached",
     )
@@ -147,19 +145,19 @@ def exported_config(config: Mapping[str, Any], layers: int | None) -> dict[str, 
     return made
 
 
-def copy_files(source: Path, patterns: Iterable[str], target: Path) -> None:
-    """Copy the files that match, with the folders that they are in.
+def copy_files(source: Path, patterns: Iterable[str], target: Path) -> int:
+    """Copy the files that match, with the folders that they are in, and return how many.
 
     Raises:
         OSError: One cannot be copied.
     """
-    for pattern in patterns:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                copied = target / path.relative_to(source)
-                copied.parent.mkdir(exist_ok=True)
-                # Out of the cache, where they are links.
-                shutil.copyfile(os.path.realpath(path), copied)
+    found = {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}
+    for path in sorted(found):
+        copied = target / path.relative_to(source)
+        copied.parent.mkdir(exist_ok=True)
+        # The content: in the cache they are links.
+        shutil.copyfile(path, copied)
+    return len(found)
 
 
 def set_chat_template(folder: Path, template: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .borrowed import BAD_RUN, ExportError
+from .checkpoints import Checkpoints, checkpoints_of
 from .checks import read_config
-from .dcp import missing_part
+from .config import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,12 @@ class Run:
     Attributes:
         folder: The run directory.
         trainer: The trainer's config.
-        working_directory: What relative paths in it refer to.
-        orchestrated: Whether a checkpoint has an orchestrator's part.
+        checkpoints: Its checkpoints.
     """
 
     folder: Path
     trainer: Mapping[str, Any]
-    working_directory: Path
-    orchestrated: bool
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the trainer's checkpoints are."""
-        elsewhere = self.value("ckpt", "output_dir")
-        parent = self.folder if elsewhere is None else self.working_directory / str(elsewhere)
-        return parent / "checkpoints"
+    checkpoints: Checkpoints
 
     def value(self, *path: str) -> Any:  # noqa: ANN401 - whatever the config holds
         """Return a value of the trainer's config, `None` where a part of its path is missing."""
@@ -46,22 +38,26 @@ class Run:
             found = found.get(part) if isinstance(found, dict) else None
         return None if found == "None" else found
 
-    def missing_part(self, step: int) -> str | None:
-        """Say what the checkpoint of a step lacks, `None` for nothing."""
-        progress = self.folder / "checkpoints" / f"step_{step}" / "orchestrator" / "progress.pt"
-        return missing_part(self.checkpoints / f"step_{step}", [progress] if self.orchestrated else [])
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.checkpoints.folder / f"step_{step}"
+
+    def weights(self, step: int) -> Path:
+        """The folder of a step's weights."""
+        return self.folder / "weights" / f"step_{step}"
 
 
 def read_run(folder: Path) -> Run:
-    """Read what a run's files say about its weights.
+    """Read what a run's files say about its weights, and go to where relative paths in them begin.
+
+    Args:
+        folder: The run directory, absolute.
 
     Raises:
         ExportError: It is no run, or one without weights.
     """
     configs = folder / "configs"
-    launch: Mapping[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        launch = json.loads((configs / "launch" / "launch.json").read_text(encoding="utf-8"))
+    launch = read(configs / "launch" / "launch.json")
     if launch.get("entrypoint") == "inference":
         raise ExportError(BAD_RUN, f"{folder} is an inference run", "only rl and sft runs leave weights")
     # Ours first, and then what prime-rl writes itself, v0.8.0 as TOML.
@@ -70,17 +66,18 @@ def read_run(folder: Path) -> Run:
     if path is None:
         raise ExportError(
             BAD_RUN,
-            f"{folder} is no run: {configs} holds neither of {', '.join(names)}",
-            "name the run directory, the folder above checkpoints/",
+            f"{folder} is no run: {configs} holds none of {', '.join(names)}",
+            "name the run directory, the folder above configs/",
         )
     try:
         document = read_config((path,))
     except ValueError as error:
         raise ExportError(BAD_RUN, str(error), "the run's config must be as it was launched") from error
+    with contextlib.suppress(OSError, TypeError):
+        os.chdir(launch.get("working_directory") or ".")
     nested = document.get("trainer")
     return Run(
         folder,
         nested if isinstance(nested, dict) else document,
-        Path(launch.get("working_directory") or Path.cwd()),
-        path.stem != "sft",
+        checkpoints_of(document, folder, "sft" if path.stem == "sft" else "rl"),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .borrowed import BAD_RUN, ExportError, borrow
@@ -28,7 +30,6 @@ from .safetensors_files import SHARD_BYTES, ShardWriter, cannot_write, write_ten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from .dcp import Checkpoint
     from .safetensors_files import Tensor
@@ -67,7 +68,8 @@ def write_weights(run: Run, checkpoint: Checkpoint, draft: Path) -> None:
         raise ExportError(
             BAD_RUN, f"the config of {run.folder} names no model", "it must be a run of rl or sft"
         )
-    source = find_folder(name, OF_MODEL, ("config.json",), run.working_directory)
+    source = find_folder(name, OF_MODEL, ("config.json",))
+    tokenizer = find_folder(str(run.value("tokenizer", "name") or name), OF_TOKENIZER, OF_TOKENIZER)
     config, known = read_config(source), known_tensors(source)
     _check_space(draft, checkpoint)
 
@@ -81,24 +83,17 @@ def write_weights(run: Run, checkpoint: Checkpoint, draft: Path) -> None:
         say("the model's own files are quantized; these weights are not")
     text = json.dumps(exported_config(config, layers), indent=2, ensure_ascii=False)
     (draft / "config.json").write_text(text + "\n", encoding="utf-8")
-    _write_tokenizer(run, draft, name)
+    _write_tokenizer(run, draft, tokenizer)
 
 
 def _check_space(draft: Path, checkpoint: Checkpoint) -> None:
     """Refuse what the disk cannot hold, before anything is written."""
-    wanted = 2 * sum(_count(shape) for shape, _ in checkpoint.tensors.values())
+    wanted = 2 * sum(math.prod(shape) for shape, _ in checkpoint.tensors.values())
     free = shutil.disk_usage(draft).free
     if free < wanted:
         raise cannot_write(
             draft, OSError(f"it needs {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
         )
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _write_tensors(
@@ -215,13 +210,13 @@ def _write_adapters(
         )
 
 
-def _write_tokenizer(run: Run, draft: Path, model: str) -> None:
+def _write_tokenizer(run: Run, draft: Path, source: Path) -> None:
     """Copy the tokenizer that the run used, with its chat template."""
-    name = run.value("tokenizer", "name") or model
-    copy_files(find_folder(str(name), OF_TOKENIZER, OF_TOKENIZER, run.working_directory), OF_TOKENIZER, draft)
+    if not copy_files(source, OF_TOKENIZER, draft):
+        say(f"warning: {source} holds no tokenizer")
     template = run.value("tokenizer", "chat_template")
     if isinstance(template, str):
-        path = run.working_directory / template
+        path = Path(template)
         # Either the template or the path of one, as prime-rl has it; a long text is no path.
         with contextlib.suppress(OSError):
             template = path.read_text(encoding="utf-8") if path.is_file() else template

@@ -65,6 +65,7 @@ EVERYTHING: dict[str, Any] = {
     "max_requeues": 3,
     "signal_time": 300,
     "ckpt_interval": 50,
+    "export": False,
     "sbatch_arg": ["licenses=matlab", "hold"],
     "setup": ["source /opt/tools/env.sh", "ulimit -n 65536"],
     "module": ["cuda/12.8", "gcc"],

@@ -1,4 +1,4 @@
-"""Makes checkpoints and compares weights, in an interpreter that has torch: `PYTHON torch_side.py ACTION FOLDER`.
+"""Makes checkpoints and compares weights, in an interpreter with torch: `PYTHON torch_side.py ACTION FOLDER`.
 
 A run as prime-rl leaves it: FOLDER/base is the model that it began with, FOLDER/run/checkpoints/step_N
 what it saved, FOLDER/trained what it shall be, FOLDER/said.pt what that model says.
@@ -15,7 +15,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import get_state_dict
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 PROMPT = torch.tensor([[3, 14, 15, 9, 26, 5]])
 SIZES = {
@@ -73,7 +79,9 @@ def app_state(model, optimizer):
 def remember(folder, model):
     """Keep the trained model as transformers itself would write it, and what it says."""
     model.to(torch.bfloat16).save_pretrained(folder / "trained")
-    torch.save(say(AutoModelForCausalLM.from_pretrained(folder / "trained", dtype="auto")), folder / "said.pt")
+    torch.save(
+        say(AutoModelForCausalLM.from_pretrained(folder / "trained", dtype="auto")), folder / "said.pt"
+    )
 
 
 def say(model):
@@ -137,7 +145,7 @@ def custom(folder):
     theirs = get_model(settings, torch.device("meta"), torch.bfloat16)
     tensors = theirs.convert_to_prime(load_file(folder / "trained" / "model.safetensors"))
     theirs.to_empty(device="cpu")
-    missing, unexpected = theirs.load_state_dict(tensors, strict=False)
+    unexpected = theirs.load_state_dict(tensors, strict=False).unexpected_keys
     assert not unexpected, unexpected
     assert "model.layers.0.mlp.experts.w1" in tensors
     save(folder, 4, theirs, torch.optim.AdamW(theirs.parameters()))
@@ -219,15 +227,14 @@ def adapters(folder, weights):
     written = load_file(path) if path.is_file() else {}
     known = folder / "adapters.safetensors"
     expected = load_file(known) if known.is_file() else {}
-    wrong = [name for name in expected if not torch.equal(written[f"base_model.model.{name}"], expected[name])]
+    wrong = [
+        name for name in expected if not torch.equal(written[f"base_model.model.{name}"], expected[name])
+    ]
     return len(written), wrong
 
 
 def main(action, folder, *rest):
     folder = Path(folder)
-    if action == "has":
-        importlib.import_module(str(folder))
-        return None
     return ACTIONS[action](folder, *rest)
 
 
@@ -240,4 +247,4 @@ ACTIONS = {
     "compare": compare,
 }
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-print(json.dumps(main(*sys.argv[1:])))
+sys.stdout.write(json.dumps(main(*sys.argv[1:])) + "\n")

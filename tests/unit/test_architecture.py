@@ -20,7 +20,7 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
-    {"launch"},
+    {"launch", "export"},
     {"plugins"},
     {"backends", "preflight", "sandbox"},
     {"host", "slurm", "render", "profiles", "rundir"},
@@ -106,6 +106,55 @@ def test_the_job_code_needs_the_standard_library_alone(path: Path) -> None:
     foreign = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - beside
 
     assert foreign == set()
+
+
+def borrowed(path: Path) -> Iterator[str]:
+    """The packages that a module of the job code borrows from prime-rl's environment."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "borrow":
+            (name,) = node.args
+            assert isinstance(name, ast.Constant), "a borrowed package is named where it is borrowed"
+            yield str(name.value).partition(".")[0]
+
+
+def test_the_job_code_borrows_packages_for_an_export_alone() -> None:
+    from medarc_plugin.job.borrowed import PACKAGES
+
+    borrowers = {path.stem: set(borrowed(path)) for path in FILES if part_of(path) == "job"}
+    importers = {
+        path.stem for path in FILES if part_of(path) == "job" and "import_module" in path.read_text()
+    }
+
+    assert {name for name, packages in borrowers.items() if packages} == {
+        *("dcp", "layout", "model_files", "safetensors_files", "weights"),
+    }
+    assert set.union(*borrowers.values()) == PACKAGES
+    assert importers == {"__main__", "borrowed"}
+
+
+def test_a_run_loads_nothing_of_an_export_until_it_exports() -> None:
+    job = ROOT / "job"
+    exporting = {
+        "export",
+        "borrowed",
+        "dcp",
+        "layout",
+        "model_files",
+        "safetensors_files",
+        "trained",
+        "weights",
+    }
+    loaded = {found for path in job.glob("*.py") if path.stem not in exporting for found in top_level(path)}
+
+    assert loaded & exporting == set()
+
+
+def top_level(path: Path) -> Iterator[str]:
+    """The modules beside it that a module loads with itself."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield node.module or ""
+            yield from (alias.name for alias in node.names if not node.module)
 
 
 def test_the_package_itself_imports_none_of_its_parts() -> None:
