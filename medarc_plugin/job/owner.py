@@ -14,7 +14,17 @@ from .allocation import AllocationError, allocated_gpus
 from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, why_not_again
 from .checkpoints import checkpoints_of
 from .checks import CHECKS, FAIL, Subject, read_config
-from .child import STOPS, StoppedError, adopt_orphans, end_all, hold_signals, pending_stop, reap
+from .child import (
+    STOPS,
+    StoppedError,
+    adopt_orphans,
+    ask,
+    end_all,
+    hold_signals,
+    pending_stop,
+    reap,
+    signal_all,
+)
 from .config import attempt_config, read, resumed
 from .environment import inference_environment, is_executable, prime_rl_environment
 from .fence import Fence, FencedError
@@ -26,6 +36,7 @@ from .memory import gpu_mib, share_for
 from .node import look_around
 from .ports import NoPortsError, take
 from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
+from .progress import EXPORTING
 from .server import is_healthy
 from .supervise import Outcome, Supervisor
 from .watch import Watch
@@ -52,6 +63,10 @@ WARNING_SLACK_SECONDS = 75.0
 
 # How long SLURM may take to end a job that was given back to the queue.
 REQUEUE_SECONDS = 60.0
+
+# A model of hundreds of gigabytes takes its time on a network file system.
+EXPORT_SECONDS = 3600.0
+EXPORT_LINES = 12
 
 
 class ConfigError(Exception):
@@ -92,6 +107,7 @@ class Owner:
         self.fence: Fence | None = None
         self.watch: Watch | None = None
         self.caches: caches.Caches | None = None
+        self.variables: Mapping[str, str] = {}
         self._stopped: int | None = None
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
@@ -392,6 +408,7 @@ class Owner:
             return None
         outcome = supervisor.run()
         watch.stop()
+        self.variables = variables
         seconds = time.monotonic() - began
         if outcome.code < 0:
             log.say(f"prime-rl was killed by {signal.Signals(-outcome.code).name} after {seconds:.1f} s")
@@ -469,12 +486,48 @@ class Owner:
             attempt.failure = str(self._describe(*outcome.component))
             self.log.say(f"failed first: {attempt.failure}")
         self._decide()
+        if attempt.reason == FINISHED and self.launch.export and self.checkpoints is not None:
+            self._export()
         if outcome.code < 0:
             return SIGNALLED - outcome.code
         if outcome.code == 0 and attempt.reason != FINISHED:
             # A run that was stopped has not done its work, however well it took that.
             return SIGNALLED + (outcome.stop or signal.SIGTERM)
         return outcome.code
+
+    def _export(self) -> None:
+        """Write the last checkpoint's weights for others to load; a finished run is finished without."""
+        # The classes of torch's world are nothing to load for a run that does not come here.
+        from .export import export_command
+
+        launch, log = self.launch, self.log
+        if self.watch is not None:
+            self.watch.enter(EXPORTING)
+        command = export_command(launch)
+        began = time.monotonic()
+        try:
+            answer = ask(command, self.variables, launch.working_directory, EXPORT_SECONDS, self._note_late)
+        except OSError as error:
+            log.say(f"the weights cannot be exported: {error}")
+            return
+        lines = answer.output.strip().splitlines()
+        seconds = time.monotonic() - began
+        if answer.code == 0 and lines:
+            log.say(f"weights of the last checkpoint, exported in {seconds:.0f} s: {lines[-1]}")
+            return
+        how = f"gave up after {seconds:.0f} s" if answer.code is None else f"exit code {answer.code}"
+        for line in lines[-EXPORT_LINES:]:
+            log.say(f"export: {line}")
+        log.say(
+            f"the run is finished, and its weights are not exported ({how}): the checkpoint stays\n"
+            f"hint: medarc_slurm export {shlex.quote(str(launch.run_dir))}"
+        )
+
+    def _note_late(self, number: int) -> None:
+        """Note a signal that arrives when the training is over: what is left to do is cut short."""
+        self._stopped = self._stopped or number
+        self._note_signal(number)
+        signal_all(signal.SIGTERM, [pid for pid in (self.guardian.pid,) if pid])
 
     def _describe(self, component: str, code: int) -> failures.Failure:
         folder = record.attempt_folder(self.launch.run_dir, self.attempt.number)
@@ -539,7 +592,8 @@ class Owner:
         reap(())
         if self.caches is None:
             return
-        said = [self.caches.give_back(self._is_stopped)] if self.attempt.reason == FINISHED else []
+        good = self.attempt.reason == FINISHED and self._stopped is None
+        said = [self.caches.give_back(self._is_stopped)] if good else []
         for text in (*said, self.caches.remove()):
             if text:
                 self.log.say(text)

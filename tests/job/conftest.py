@@ -189,6 +189,7 @@ def build_run(run_dir: Path, checkout: Path, programs: Path) -> Run:
         "environments": ["reverse_text"],
         "checked": True,
         "rehearse": False,
+        "export": False,
         "survive": {
             "requeue": True,
             "max_requeues": 10,

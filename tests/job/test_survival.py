@@ -463,3 +463,28 @@ def test_a_stop_while_vllm_starts_ends_it(shared: Any, until: Any, tmp_path: Pat
     finished = shared.finish(process)
     assert shared.attempts()[0]["reason"] == "signalled", finished.log
     assert not alive(server)
+
+
+# Weights
+
+
+def test_a_finished_run_without_exported_weights_is_finished(run: Any) -> None:
+    run.document["export"] = True
+
+    finished = run.attempt()
+
+    # The stand-in's environment has no torch.
+    assert finished.code == 0
+    assert run.attempts()[0]["reason"] == "finished"
+    assert "the run is finished, and its weights are not exported (exit code 13)" in finished.log
+    assert f"hint: medarc_slurm export {run.run_dir}" in finished.log
+    assert json.loads((run.folder / "state.json").read_text())["phase"] == "done"
+
+
+def test_a_run_that_failed_exports_nothing(run: Any) -> None:
+    run.document["export"] = True
+
+    finished = run.attempt(STANDIN_EXIT_CODE="7")
+
+    assert finished.code == 7
+    assert "export" not in finished.log

@@ -171,7 +171,7 @@ def test_an_owner_that_is_killed_leaves_nothing_and_can_be_requeued(cluster, loc
     eventually(lambda: not list(local.iterdir()))
     cluster.run("scontrol", "requeue", submitted.job)
     (cluster.folder / "gate").touch()
-    eventually(lambda: (submitted.run / "configs/attempts/2").exists())
+    eventually((submitted.run / "configs/attempts/2").exists)
     ended = wait_for_end_of(submitted.job, cluster.env, seconds=90)
     assert ended["JobState"] == "COMPLETED", submitted.log.read_text()
     assert "Resuming from step 4" in submitted.log.read_text()
@@ -203,7 +203,7 @@ def test_a_lost_nodes_attempt_ends_when_another_node_takes_over(slurm, cluster, 
 
     slurm.kill(f"slurmd-{node}")
 
-    eventually(lambda: (submitted.run / "configs/attempts/2/launched.json").exists(), seconds=120)
+    eventually((submitted.run / "configs/attempts/2/launched.json").exists, seconds=120)
     assert not alive(trainer)
     ended = wait_for_end_of(submitted.job, cluster.env, seconds=90)
     assert ended["JobState"] == "COMPLETED", submitted.log.read_text()
