@@ -487,4 +487,4 @@ def test_a_run_that_failed_exports_nothing(run: Any) -> None:
     finished = run.attempt(STANDIN_EXIT_CODE="7")
 
     assert finished.code == 7
-    assert "export" not in finished.log
+    assert "weights" not in finished.log
