@@ -16,5 +16,6 @@ lint: ## check lock file, style, types and shell
 format: ## write the source as the formatter wants it
 	@uv run ruff format
 
-bench: ## measure the commands that people type
+bench: ## measure the commands that people type, and what a job adds to prime-rl
 	@uv run python benchmarks/startup.py
+	@uv run python benchmarks/job.py

@@ -45,6 +45,25 @@ def attempt_config(
     return dict(changed)
 
 
+def split_server(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split off the inference server that is started first, and alone.
+
+    prime-rl starts none for a config without `inference`, and uses the address in the client's.
+
+    Args:
+        config: The config of this attempt.
+
+    Returns:
+        The server's config, without what only its launcher takes, and the run's.
+    """
+    server = {name: value for name, value in config["inference"].items() if name not in LAUNCHERS}
+    return server, {**config, "inference": None}
+
+
+LAUNCHERS = ("deployment", "slurm", "output_dir", "dry_run")
+"""What prime-rl's launcher leaves out of the server's config."""
+
+
 def _put(document: Any, path: Sequence[str], value: object, *, always: bool) -> None:  # noqa: ANN401
     """Set a field of a table that is there; unless `always`, only where the field is there too."""
     *tables, name = path

@@ -25,7 +25,7 @@ from .child import (
     reap,
     signal_all,
 )
-from .config import attempt_config, read, resumed
+from .config import attempt_config, read, resumed, split_server
 from .environment import inference_environment, is_executable, prime_rl_environment
 from .fence import Fence, FencedError
 from .formats import LAUNCHER
@@ -340,7 +340,8 @@ class Owner:
             return lease, None
         try:
             if launch.gpus.shared:
-                config = self._write_server_config(config)
+                server, config = split_server(config)
+                record.write_attempt(launch.run_dir, self.attempt.number, "inference", server)
             path: Path | None = record.write_attempt(
                 launch.run_dir, self.attempt.number, launch.entrypoint, config
             )
@@ -359,21 +360,6 @@ class Owner:
         if self.launch.memory is None or self.attempt.node is None:
             return None
         return share_for(self.launch.memory, gpu_mib(self.attempt.node.driver.devices, self.attempt.gpus))
-
-    def _write_server_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Split off the inference server that is started first, and alone.
-
-        prime-rl starts none for a config without `inference`, and uses the address in the client's.
-        """
-        server = config["inference"]
-        left_out = ("deployment", "slurm", "output_dir", "dry_run")
-        record.write_attempt(
-            self.launch.run_dir,
-            self.attempt.number,
-            "inference",
-            {name: value for name, value in server.items() if name not in left_out},
-        )
-        return {**config, "inference": None}
 
     def _start_prime_rl(self, path: Path | None, variables: Mapping[str, str]) -> Outcome | None:
         """Start prime-rl, with a server before it where one GPU is shared, and stay to the end."""

@@ -15,6 +15,9 @@ from standin import make_checkout
 
 from medarc_plugin.cli import arguments
 from medarc_plugin.host import fields
+from medarc_plugin.job.config import attempt_config, split_server
+from medarc_plugin.job.launch import read_launch
+from medarc_plugin.job.ports import Lease
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "reverse_text"
@@ -160,3 +163,46 @@ def test_no_flag_of_ours_is_a_field_of_prime_rls(prime_rl):
         "--dry-run",
         "--clean",
     }
+
+
+EVALS = """
+[inference]
+
+[eval]
+interval = 10
+
+[[eval.source]]
+name = "reverse-text"
+
+[eval.source.env.taskset]
+id = "reverse-text"
+
+[eval.source.env.agent.harness]
+id = "null"
+"""
+
+
+@pytest.mark.parametrize(("entrypoint", "more"), [("rl", ""), ("sft", EVALS)])
+def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, tmp_path, entrypoint, more):
+    toml = tmp_path / f"{entrypoint}.toml"
+    toml.write_text((EXAMPLES / f"{entrypoint}.toml").read_text() + more)
+    ours = plan(tmp_path, entrypoint, "@", toml, "--single-gpu", "--ckpt-interval", "2")
+    assert ours.returncode == 0, ours.stderr
+    launch = read_launch(tmp_path / "runs/x/configs/launch/launch.json")
+    resolved = json.loads((tmp_path / f"runs/x/configs/{entrypoint}.json").read_text())
+    lease = Lease(12000, 64, None)
+
+    config = attempt_config(launch, resolved, lease, {"step": 4, "dir": None}, 0.25)
+    server, rest = split_server(config)
+
+    for name, document in (("inference", server), (entrypoint, rest)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        done = own(tmp_path, prime_rl, name, "@", f"{name}.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert server["vllm"]["gpu_memory_utilization"] == 0.25
+    client = "orchestrator.model.client" if entrypoint == "rl" else "eval.client"
+    assert fields.get(rest, f"{client}.base_url").endswith(f":{server['server']['port']}/v1")
+    if entrypoint == "rl":
+        written = json.loads((tmp_path / "runs/x/configs/trainer.json").read_text())
+        assert written["resume"]["step"] == 4
+        assert written["ckpt"]["interval"] == 2

@@ -3,10 +3,13 @@
 import copy
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,8 @@ from medarc_plugin.job import ports
 TAKERS = 200
 TAKER = """
 import sys
+import tempfile
+from pathlib import Path
 from medarc_plugin.job import ports
 lease = ports.take(64, (21000,))
 print(lease.first, flush=True)
@@ -147,3 +152,41 @@ def test_a_service_waits_for_no_lease_of_a_dead_owner():
 
     assert readable
     assert services_on([first]) == []
+
+
+NOBODY = 65534
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+@pytest.mark.skipif(not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"{SYSTEM_PYTHON} is not there")
+def test_another_user_neither_shares_a_block_nor_stands_in_the_way():
+    # A copy that everybody may read, as the frozen job code is, for an interpreter that everybody may run.
+    folder = tempfile.mkdtemp(prefix="ports-")
+    shutil.copy(ports.__file__, folder)
+    os.chmod(folder, 0o755)
+    text = TAKER.replace(
+        "from medarc_plugin.job import ports", f"sys.path.insert(0, {folder!r}); import ports"
+    )
+    stranger = subprocess.Popen(
+        [SYSTEM_PYTHON, "-B", "-c", text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=NOBODY,
+        group=NOBODY,
+    )
+    try:
+        first = int(stranger.stdout.readline())
+        mine = [ports.take(64) for _ in range(20)]
+        stranger.kill()
+        stranger.wait(timeout=60)
+        freed = services_on(range(first, first + 64))
+    finally:
+        ended([stranger])
+        shutil.rmtree(folder)
+
+    assert first not in {lease.first for lease in mine}
+    assert freed == []
+    for lease in mine:
+        lease.release()

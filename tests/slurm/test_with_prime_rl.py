@@ -22,8 +22,8 @@ def _prime_rl():
 
 @pytest.mark.parametrize(
     ("entrypoint", "gpus"),
-    [("rl", ["--train-gpus", "1", "--infer-gpus", "1"]), ("rl", ["--single-gpu"]), ("sft", ["--gpus", "1"])],
-    ids=["rl", "rl on one GPU", "sft"],
+    [("rl", ["--train-gpus", "1", "--infer-gpus", "1"]), ("sft", ["--gpus", "1"])],
+    ids=["rl", "sft"],
 )
 def test_prime_rl_accepts_the_config_and_the_run_directory_of_a_fresh_job(
     slurm_env, wait_for_job, tmp_path, entrypoint, gpus
