@@ -162,12 +162,11 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 @pytest.mark.skipif(not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"{SYSTEM_PYTHON} is not there")
 def test_another_user_neither_shares_a_block_nor_stands_in_the_way():
     # A copy that everybody may read, as the frozen job code is, for an interpreter that everybody may run.
-    folder = tempfile.mkdtemp(prefix="ports-")
+    folder = Path(tempfile.mkdtemp(prefix="ports-"))
     shutil.copy(ports.__file__, folder)
-    os.chmod(folder, 0o755)
-    text = TAKER.replace(
-        "from medarc_plugin.job import ports", f"sys.path.insert(0, {folder!r}); import ports"
-    )
+    folder.chmod(0o755)
+    found = f"sys.path.insert(0, {str(folder)!r}); import ports"
+    text = TAKER.replace("from medarc_plugin.job import ports", found)
     stranger = subprocess.Popen(
         [SYSTEM_PYTHON, "-B", "-c", text],
         stdin=subprocess.PIPE,
