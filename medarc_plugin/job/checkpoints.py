@@ -9,6 +9,7 @@ itself resumes from the highest step that has a folder, whole or not.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,19 @@ class Checkpoints:
         newest = self.newest() or 0
         return [step for step, whole in self.steps().items() if not whole and step > newest]
 
-    def being_written(self) -> bool:
-        """Whether the trainer has begun a checkpoint and not finished it."""
-        return any((self.folder / f"step_{step}" / "trainer").is_dir() for step in self.torn())
+    def being_written(self, since: float) -> bool:
+        """Whether the trainer has begun a checkpoint and not finished it.
+
+        Args:
+            since: When the trainer was started, in seconds of the epoch by the file system's clock: what is
+                older was left half-written by an earlier attempt.
+        """
+        for step in self.torn():
+            trainer = self.folder / f"step_{step}" / "trainer"
+            with contextlib.suppress(OSError):
+                if max(path.stat().st_mtime for path in (trainer, *trainer.iterdir())) >= since:
+                    return True
+        return False
 
     def set_aside(self, step: int) -> Path:
         """Rename a half-written checkpoint, so that no bare `--resume` takes it.

@@ -243,6 +243,7 @@ def ask(
     working_directory: Path,
     seconds: float,
     on_stop: Callable[[int], None] | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Answer:
     """Run a command that must answer in time.
 
@@ -252,6 +253,7 @@ def ask(
         working_directory: Where it runs.
         seconds: How long at most.
         on_stop: Called with each signal to stop that arrives meanwhile.
+        meanwhile: Called every second while it runs.
 
     Raises:
         OSError: It cannot be started.
@@ -262,7 +264,12 @@ def ask(
     try:
         process = start(command, environment, working_directory, output)
         try:
-            code = wait(process, on_stop, seconds)
+            end = time.monotonic() + seconds
+            code = None
+            while code is None and (left := end - time.monotonic()) > 0:
+                code = wait(process, on_stop, min(left, 1.0) if meanwhile else left)
+                if meanwhile is not None:
+                    meanwhile()
         finally:
             # The whole group, with what the command itself started. Hanging on a file system, it
             # may outlive even that: do not wait for it for long.

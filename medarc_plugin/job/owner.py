@@ -232,6 +232,7 @@ class Owner:
 
     def _is_stopped(self) -> bool:
         """Whether a signal to stop has arrived, while this process itself is at work."""
+        self._beat()
         self._stopped = self._stopped or pending_stop()
         return self._stopped is not None
 
@@ -456,9 +457,17 @@ class Owner:
 
     def _seconds_to_hold_the_end(self) -> float:
         """How long a run that is to end may finish the checkpoint that it is writing."""
-        if self.checkpoints is None or not self.checkpoints.being_written():
+        if self.checkpoints is None or not self.checkpoints.being_written(self._launched_at()):
             return 0.0
         return self.launch.survive.signal_seconds / 2
+
+    def _launched_at(self) -> float:
+        """When prime-rl was started, by the clock of the run directory's file system."""
+        folder = record.attempt_folder(self.launch.run_dir, self.attempt.number)
+        try:
+            return (folder / "launched.json").stat().st_mtime
+        except OSError:
+            return 0.0
 
     def _conclude(self, outcome: Outcome) -> int:
         """Say how it went, and decide what follows."""
@@ -492,7 +501,14 @@ class Owner:
         command = export_command(launch)
         began = time.monotonic()
         try:
-            answer = ask(command, self.variables, launch.working_directory, EXPORT_SECONDS, self._note_late)
+            answer = ask(
+                command,
+                self.variables,
+                launch.working_directory,
+                EXPORT_SECONDS,
+                on_stop=self._note_late,
+                meanwhile=self._beat,
+            )
         except OSError as error:
             log.say(f"the weights cannot be exported: {error}")
             return
@@ -508,6 +524,11 @@ class Owner:
             f"the run is finished, and its weights are not exported ({how}): the checkpoint stays\n"
             f"hint: medarc_slurm export {shlex.quote(str(launch.run_dir))}"
         )
+
+    def _beat(self) -> None:
+        """Give a sign of life, and end what is under way when the run has another owner."""
+        if self.fence is not None and not self.fence.beat():
+            self._note_late(signal.SIGTERM)
 
     def _note_late(self, number: int) -> None:
         """Note a signal that arrives when the training is over: what is left to do is cut short."""
