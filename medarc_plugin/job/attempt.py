@@ -37,7 +37,7 @@ class Attempt:
         restarts: How often SLURM has restarted the job.
         node: The facts of the allocation.
         gpus: Ids of the GPUs.
-        ports: First port and size of the leased block.
+        ports: First and last port of its own.
         started: When, in UTC.
         reason: Why it ended, in a word.
         signals: Names of the signals that arrived.
@@ -47,7 +47,7 @@ class Attempt:
         checkpoint: Step of the newest whole checkpoint at its end.
         steps: How many training steps it made.
         step: The last of them.
-        requeued: Whether it gives the job back to the queue.
+        requeued: Whether the job goes back to the queue, by its own hand or SLURM's.
     """
 
     launch: Launch
@@ -106,7 +106,7 @@ class Attempt:
 def restart_count(variables: Mapping[str, str]) -> int:
     """How often SLURM has restarted this job; it does not say so for the first time."""
     text = variables.get("SLURM_RESTART_COUNT", "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def earlier_lines(folder: Path, token: str) -> list[dict[str, Any]]:
@@ -154,13 +154,13 @@ def why_not_again(attempt: Attempt, earlier: Sequence[Mapping[str, Any]], max_st
     if attempt.advanced or attempt.reason not in FULL_ATTEMPTS:
         return ""
     if attempt.reason == FAILED:
-        return f"it failed without a new checkpoint (the newest is {_step(attempt.checkpoint)})"
+        return f"it failed without a new checkpoint ({_newest(attempt.checkpoint)})"
     stalled = 1 + _stalled_before(earlier)
     if stalled < MOST_STALLED:
         return ""
     return (
-        f"{stalled} attempts in a row have used up their time without a new checkpoint (the newest is "
-        f"{_step(attempt.checkpoint)}): set --ckpt-interval lower, or --time higher"
+        f"{stalled} attempts in a row have used up their time without a new checkpoint "
+        f"({_newest(attempt.checkpoint)}): set --ckpt-interval lower, or --time higher"
     )
 
 
@@ -168,11 +168,17 @@ def _forbidden(attempt: Attempt) -> str:
     """What the options say."""
     survive = attempt.launch.survive
     if not survive.requeue:
-        return "requeueing is off (--requeue)"
+        return "--no-requeue"
     if attempt.restarts >= survive.max_requeues:
-        times = f"{attempt.restarts} time(s)"
-        return f"it has been restarted {times}, and --max-requeues is {survive.max_requeues}"
+        return (
+            f"it has been restarted {times(attempt.restarts)}, and --max-requeues is {survive.max_requeues}"
+        )
     return ""
+
+
+def times(count: int) -> str:
+    """Word a number of times."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def _stalled_before(earlier: Sequence[Mapping[str, Any]]) -> int:
@@ -186,5 +192,5 @@ def _stalled_before(earlier: Sequence[Mapping[str, Any]]) -> int:
     return count
 
 
-def _step(step: int | None) -> str:
-    return "none" if step is None else f"step {step}"
+def _newest(step: int | None) -> str:
+    return "there is none" if step is None else f"the newest is of step {step}"

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TORN = "torn_"
-"""What the name of a checkpoint that was set aside begins with."""
+TORN, ABANDONED = "torn_", "abandoned_"
+"""What the name of a checkpoint that was set aside begins with: half-written, or of a branch that the run
+does not go on with."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Checkpoints:
             return {}
         found = {}
         for entry in entries:
-            match = re.fullmatch(r"step_(\d+)", entry.name)
+            match = re.fullmatch(r"step_(0|[1-9]\d*)", entry.name)
             if match and entry.is_dir():
                 found[int(match[1])] = self.is_whole(entry)
         return dict(sorted(found.items()))
@@ -80,8 +81,19 @@ class Checkpoints:
                     return True
         return False
 
-    def set_aside(self, step: int) -> Path:
-        """Rename a half-written checkpoint, so that no bare `--resume` takes it.
+    def beyond(self, step: int | None) -> dict[int, bool]:
+        """List what lies behind a step to go on from, and whether it is whole."""
+        return {number: whole for number, whole in self.steps().items() if number > (step or 0)}
+
+    def set_aside(self, step: int, prefix: str) -> Path:
+        """Rename a checkpoint that a run is not to go on from.
+
+        Its metadata would make a half-written successor of the same step look whole, and prime-rl's bare
+        `--resume` takes the highest step, whatever its state.
+
+        Args:
+            step: The checkpoint.
+            prefix: What goes before its name.
 
         Returns:
             Where it lies now.
@@ -89,13 +101,16 @@ class Checkpoints:
         Raises:
             OSError: It cannot be renamed.
         """
-        target = self.folder / f"{TORN}step_{step}"
+        name = f"{prefix}step_{step}"
         count = 1
-        while target.exists():
+        while (self.folder / name).exists():
             count += 1
-            target = self.folder / f"{TORN}step_{step}.{count}"
-        (self.folder / f"step_{step}").rename(target)
-        return target
+            name = f"{prefix}step_{step}.{count}"
+        (self.folder / f"step_{step}").rename(self.folder / name)
+        if self.orchestrator is not None and self.orchestrator != self.folder:
+            with contextlib.suppress(FileNotFoundError):
+                (self.orchestrator / f"step_{step}").rename(self.orchestrator / name)
+        return self.folder / name
 
 
 def checkpoints_of(config: Mapping[str, Any], run_dir: Path, entrypoint: str) -> Checkpoints:

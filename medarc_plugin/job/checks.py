@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .environment import is_executable
+from .environment import is_executable, is_folder
 from .memory import MIB, MemoryShareError, gpu_mib, share_for
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def check_run_directory(subject: Subject) -> Iterator[Check]:
 def check_working_directory(subject: Subject) -> Iterator[Check]:
     """prime-rl can be started where the run was submitted from."""
     folder = subject.launch.working_directory
-    if folder.is_dir():
+    if is_folder(folder):
         yield Check("working directory", OK, str(folder))
     else:
         hint = "submit from a directory on a file system that the nodes share"

@@ -23,8 +23,10 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SI
 FETCHED = (*STOPS, signal.SIGCHLD)
 
 REAP_SECONDS = 1.0
+KILL_SECONDS = 3.0
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_ROUNDS = 50
 
 
 class StoppedError(Exception):
@@ -156,6 +158,16 @@ def process_table() -> dict[int, tuple[int, str]]:
     return table
 
 
+def started_at(process: int) -> str:
+    """When a process started, by field 22 of proc(5)'s stat; empty when it is gone or a zombie."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
 def descendants(spare: Iterable[int] = ()) -> tuple[int, ...]:
     """List what runs below this process: children, their children, and adopted ones.
 
@@ -205,8 +217,10 @@ def end_all(
     """
     spare = tuple(spare)
     count = 0
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, REAP_SECONDS)):
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_SECONDS)):
         end = time.monotonic() + seconds
+        if number == signal.SIGKILL:
+            _hold_still(spare)
         sent = signal_all(number, spare)
         count = max(count, sent)
         while sent and time.monotonic() < end:
@@ -222,6 +236,20 @@ def end_all(
                 # What was started between the look and the kill.
                 signal_all(number, spare)
     return count
+
+
+def _hold_still(spare: Iterable[int]) -> None:
+    """Stop everything below this process, so that nothing can start another while it is killed."""
+    spare = tuple(spare)
+    known: set[int] = set()
+    for _ in range(_ROUNDS):
+        fresh = set(descendants(spare)) - known
+        if not fresh:
+            return
+        for pid in fresh:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGSTOP)
+        known |= fresh
 
 
 @dataclass(frozen=True)

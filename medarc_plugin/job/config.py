@@ -24,6 +24,7 @@ def attempt_config(
     lease: Lease | None,
     resume: Mapping[str, Any] | None,
     memory_share: float | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Fill in what only the job knows.
 
@@ -33,6 +34,8 @@ def attempt_config(
         lease: The leased ports.
         resume: What `resume` is to be; `None` leaves it as it is.
         memory_share: vLLM's share of its GPU's memory; `None` leaves it as it is.
+        variables: The job's own folders. Later prime-rl sets some of these for its components itself, over
+            the environment that it is given; what stands in `env_vars` goes over that.
     """
     changed = json.loads(json.dumps(config))
     if lease is not None and launch.ports is not None:
@@ -42,6 +45,9 @@ def attempt_config(
             _put(changed, path, dict(resume), always=len(path) == 1)
     if memory_share is not None and launch.memory is not None:
         _put(changed, str(launch.memory["share_path"]).split("."), memory_share, always=True)
+    if variables and launch.checked:
+        own = changed.get("env_vars")
+        changed["env_vars"] = {**variables, **(own if isinstance(own, dict) else {})}
     return dict(changed)
 
 

@@ -30,6 +30,9 @@ def prime_rl_environment(
     # It would send the `inference` that prime-rl starts by name to a backend once more.
     variables.pop("MEDARC_BACKEND", None)
     variables.setdefault("PRL_RUN_ID", run_id)
+    # setproctitle would otherwise write titles over the environment, by which the guardian knows the
+    # run's processes (https://github.com/dvarrazzo/py-setproctitle#environment-variables).
+    variables["SPT_NOENV"] = "1"
     if gpus is not None:
         # As prime-rl reads them: first those of inference, then the trainer's.
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
@@ -59,6 +62,18 @@ def inference_environment(config: Mapping[str, Any], variables: Mapping[str, str
     return {**variables, **{name: str(value) for name, value in (shared or {}).items()}}
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the path is a folder that this user can reach."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def is_executable(path: Path) -> bool:
     """Whether the path is a file that this user may run."""
-    return path.is_file() and os.access(path, os.X_OK)
+    try:
+        return path.is_file() and os.access(path, os.X_OK)
+    except OSError:
+        # A folder on the way that this user may not search.
+        return False

@@ -12,7 +12,7 @@ from .formats import LAUNCHER, MAIN, TRAINER, Format
 from .tail import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SIGNALLED = 128
@@ -71,8 +71,10 @@ def read_line(line: str, form: Format = MAIN) -> tuple[str, int] | None:
     Returns:
         The component and its exit code, negative for a signal; `None` for any other line.
     """
-    found = form.failed.fullmatch(formats.read_line(line).message.strip())
-    if found is None:
+    said = formats.read_line(line)
+    found = form.failed.fullmatch(said.message.strip())
+    # Anybody may print such words; the launcher logs them as an error.
+    if found is None or said.level != "ERROR":
         return None
     return _component(found["component"], form), int(found["code"])
 
@@ -93,6 +95,7 @@ def describe(
     code: int,
     form: Format = MAIN,
     logs_elsewhere: Mapping[str, Path] | None = None,
+    redact: Callable[[str], str] = str,
 ) -> Failure:
     """Find what a component said last.
 
@@ -102,6 +105,7 @@ def describe(
         code: Its exit code, negative for a signal, or 128 more than the signal's number.
         form: How this prime-rl words things.
         logs_elsewhere: Logs of components that do not lie among prime-rl's.
+        redact: Blanks secrets out; called before anything is shortened.
     """
     # The link moves on with the next attempt.
     logs = (run_dir / form.logs).resolve()
@@ -120,7 +124,7 @@ def describe(
         component=component,
         code=None if name else code,
         signal=name,
-        error=_last_error(lines, from_outside=name in _UNASKED),
+        error=_last_error([redact(line) for line in lines], from_outside=name in _UNASKED),
         log=path,
     )
 

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .child import started_at
+from .guardian import kill_marked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -55,6 +58,7 @@ class Identity:
         boot: The node's boot, and the process namespace there.
         process: Process id of the owner.
         start: When that process started, in clock ticks since the boot.
+        mark: What its processes carry in their environment.
     """
 
     attempt: int
@@ -63,6 +67,7 @@ class Identity:
     boot: str
     process: int
     start: str
+    mark: str
 
 
 class Fence:
@@ -73,15 +78,18 @@ class Fence:
         attempt: This attempt's number.
         job_id: SLURM's id of the job; empty outside SLURM.
         seconds: Between two beats.
+        mark: What this attempt's processes carry in their environment.
     """
 
-    def __init__(self, run_dir: Path, attempt: int, job_id: str, seconds: float) -> None:
+    def __init__(self, run_dir: Path, attempt: int, job_id: str, seconds: float, mark: str) -> None:
         self._attempts = run_dir / "configs" / "attempts"
         self._lease = run_dir / "configs" / "launch" / "lease.json"
         self._seconds = seconds
         self._beats = 0
         self._next = 0.0
-        self._me = Identity(attempt, job_id, os.uname().nodename, _boot(), os.getpid(), _start(os.getpid()))
+        self._me = Identity(
+            attempt, job_id, os.uname().nodename, _boot(), os.getpid(), started_at(os.getpid()), mark
+        )
 
     def take(self, log: Log, pause: Callable[[float], None]) -> None:
         """Make sure that no other attempt is alive, and claim the run.
@@ -94,18 +102,31 @@ class Fence:
             FencedError: Another job's attempt is alive, or an older one of this job does not end.
         """
         self.beat()
-        for older in self._older():
+        for older in self._others():
+            if self._is_dead(older):
+                self._kill_left(older, log)
+                continue
             words = f"attempt {older.attempt} of job {older.job_id or '?'} on {older.host}"
             again = bool(self._me.job_id) and older.job_id == self._me.job_id
+            beats = PATIENT_BEATS if again else SILENT_BEATS
             if again:
                 self._claim()
-                log.say(f"{words} was not seen to end: waiting for it to stop")
-            if not self._falls_silent(older, PATIENT_BEATS if again else SILENT_BEATS, pause):
+            log.say(f"{words} was not seen to end: watching it for up to {beats * self._seconds:.0f} s")
+            if not self._falls_silent(older, beats, pause):
                 raise FencedError(
                     f"{words} is alive in this run directory",
-                    "end it on its node" if again else "wait for it, or end it with scancel",
+                    "end it on its node" if again else f"wait for it, or end it: scancel {older.job_id}",
                 )
+            log.say(f"attempt {older.attempt} is over")
+            self._kill_left(older, log)
         self._claim()
+
+    def _kill_left(self, older: Identity, log: Log) -> None:
+        """End what an attempt left on this very node: its owner may have been killed, or hang."""
+        if older.host == self._me.host and older.mark and older.mark != self._me.mark:
+            count = kill_marked(older.mark)
+            if count:
+                log.say(f"{count} process(es) of attempt {older.attempt} were still there, and are ended")
 
     def beat(self) -> bool:
         """Give a sign of life when it is time, and say whether this attempt still owns the run.
@@ -119,8 +140,9 @@ class Fence:
         self._next = now + self._seconds
         self._beats += 1
         self._write(ended=False)
-        claim = _read(self._lease)
-        return not (claim and int(claim.get("attempt", 0)) > self._me.attempt)
+        claim = _read(self._lease) or {}
+        number = claim.get("attempt")
+        return not (isinstance(number, int) and number > self._me.attempt)
 
     def end(self) -> None:
         """Say that this attempt writes nothing any more."""
@@ -135,8 +157,12 @@ class Fence:
         with contextlib.suppress(OSError):
             _replace(self._lease, asdict(self._me))
 
-    def _older(self) -> list[Identity]:
-        """The attempts before this one that nobody saw end."""
+    def _others(self) -> list[Identity]:
+        """The earlier attempts that nobody saw end.
+
+        Each gives its first sign of life when it takes its number: of two jobs that start at once the one
+        with the later number gives way.
+        """
         found = []
         for path in self._attempts.glob("*/heartbeat.json"):
             beat = _read(path)
@@ -144,8 +170,7 @@ class Fence:
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     found.append(_identity(beat))
         return sorted(
-            (older for older in found if older.attempt < self._me.attempt and not self._is_dead(older)),
-            key=lambda older: older.attempt,
+            (other for other in found if other.attempt < self._me.attempt), key=lambda other: other.attempt
         )
 
     def _is_dead(self, older: Identity) -> bool:
@@ -155,7 +180,7 @@ class Fence:
         if older.boot != self._me.boot:
             # Another boot of this node ended it; another process namespace may hide it.
             return older.boot.partition("/")[0] != self._me.boot.partition("/")[0]
-        return _start(older.process) != older.start
+        return started_at(older.process) != older.start
 
     def _falls_silent(self, older: Identity, beats: int, pause: Callable[[float], None]) -> bool:
         """Wait until an attempt ends or misses its beats."""
@@ -184,6 +209,7 @@ def _identity(beat: Mapping[str, Any]) -> Identity:
         str(beat["boot"]),
         int(beat["process"]),
         str(beat["start"]),
+        str(beat.get("mark", "")),
     )
 
 
@@ -195,16 +221,6 @@ def _boot() -> str:
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())
     return f"{boot}/{namespace}"
-
-
-def _start(process: int) -> str:
-    """When a process started, by field 22 of proc(5)'s stat; empty when it is gone or a zombie."""
-    try:
-        stat = Path("/proc", str(process), "stat").read_text(errors="replace")
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

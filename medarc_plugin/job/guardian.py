@@ -8,15 +8,19 @@ killed, and everything that carries this attempt's mark in its environment is ki
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .child import process_table, started_at
+from .record import append_attempt, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .log import Log
 
@@ -24,6 +28,8 @@ MARK = "MEDARC_ATTEMPT"
 """The variable by which every process of an attempt is known."""
 
 _FAREWELL = b"farewell"
+_LINE = b"line="
+_PROCESS = b"process="
 _ROUNDS = 50
 _ROUND_SECONDS = 0.02
 
@@ -62,9 +68,23 @@ class Guardian:
         os.close(reading)
         self.pid, self._pipe = pid, writing
 
+    def follow(self, process: int) -> None:
+        """Kill a process with all below it too, should the owner be killed."""
+        # Numbers of processes are used again: with the time of its start it is the same one.
+        self._tell(_PROCESS + f"{process} {started_at(process)}".encode())
+
     def watch_over(self, folder: Path) -> None:
         """Remove a folder too, should the owner be killed."""
         self._tell(os.fsencode(folder))
+
+    def remember(self, folder: Path, line: Mapping[str, Any]) -> None:
+        """Append a line to the launch's `attempts.jsonl`, should the owner be killed before it does.
+
+        Args:
+            folder: The launch's own folder.
+            line: The attempt's record; the time of its end is filled in.
+        """
+        self._tell(_LINE + json.dumps({"folder": str(folder), "line": dict(line)}).encode())
 
     def dismiss(self) -> None:
         """Say farewell: the owner has cleaned up itself."""
@@ -95,6 +115,52 @@ def _guard(pipe: int, mark: str, log: Log) -> None:
     words = said.split(b"\0")
     if _FAREWELL in words:
         return
+    followed = [word[len(_PROCESS) :].decode().split() for word in words if word.startswith(_PROCESS)]
+    roots = {int(said[0]) for said in followed if len(said) > 1 and started_at(int(said[0])) == said[1]}
+    count = 0
+    for _ in range(_ROUNDS):
+        pids = {*marked(mark), *below(roots)}
+        count = max(count, len(pids))
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not pids:
+            break
+        time.sleep(_ROUND_SECONDS)
+    for word in filter(None, words):
+        if word.startswith(_LINE):
+            _append(word)
+        elif not word.startswith(_PROCESS):
+            shutil.rmtree(os.fsdecode(word), ignore_errors=True)
+    with contextlib.suppress(OSError, ValueError):
+        log.say(f"the process that owned this run was killed: {count} process(es) of the run ended")
+
+
+def _append(word: bytes) -> None:
+    """Write the record of the attempt that could not do so itself."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        said = json.loads(word[len(_LINE) :])
+        append_attempt(Path(said["folder"]), {**said["line"], "ended": now()})
+
+
+def below(roots: set[int]) -> set[int]:
+    """List processes and all that runs below them, and in their process groups."""
+    table = process_table()
+    found = {pid for pid in roots if pid in table}
+    while True:
+        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
+        if not more:
+            break
+        found |= more
+    for pid in table:
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) in roots:
+                found.add(pid)
+    return {pid for pid in found if table[pid][1] not in ("Z", "X")}
+
+
+def kill_marked(mark: str) -> int:
+    """Kill what carries a mark, and return how many processes that were."""
     count = 0
     for _ in range(_ROUNDS):
         pids = list(marked(mark))
@@ -105,10 +171,7 @@ def _guard(pipe: int, mark: str, log: Log) -> None:
         if not pids:
             break
         time.sleep(_ROUND_SECONDS)
-    for folder in filter(None, words):
-        shutil.rmtree(os.fsdecode(folder), ignore_errors=True)
-    with contextlib.suppress(OSError, ValueError):
-        log.say(f"the process that owned this run was killed: {count} process(es) of the run ended")
+    return count
 
 
 def marked(mark: str) -> Iterator[int]:

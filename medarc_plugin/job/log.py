@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ class Log:
 
     def say(self, text: str) -> None:
         """Print a text, every line of it marked."""
-        for line in self.redact(text).splitlines() or [""]:
-            sys.stdout.write(f"{PREFIX}{line}\n")
-        sys.stdout.flush()
+        lines = self.redact(text).splitlines() or [""]
+        write("".join(f"{PREFIX}{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+
+
+def write(text: bytes) -> None:
+    """Write to the job's log; a log that cannot be written must not end the run.
+
+    Past Python's own stream, which would try again at the end, and fail there.
+    """
+    with contextlib.suppress(OSError):
+        while text:
+            text = text[os.write(1, text) :]

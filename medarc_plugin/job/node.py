@@ -14,7 +14,9 @@ from .allocation import SLICE, Device, parse_devices, visible_tokens, with_slice
 from .child import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from .child import Answer
 
 NVIDIA_SMI_SECONDS = 20.0
 NVIDIA_SMI_ARGUMENTS = ("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader")
@@ -61,11 +63,12 @@ class Node:
     driver: Driver
 
 
-def look_around(variables: Mapping[str, str]) -> Node:
+def look_around(variables: Mapping[str, str], meanwhile: Callable[[], object] | None = None) -> Node:
     """Collect the facts.
 
     Args:
         variables: The environment as the job found it.
+        meanwhile: Called every second until the driver answers.
     """
     return Node(
         host=socket.gethostname(),
@@ -75,13 +78,13 @@ def look_around(variables: Mapping[str, str]) -> Node:
         affinity=len(os.sched_getaffinity(0)),
         cpus=_number(variables, "SLURM_CPUS_ON_NODE") or _number(variables, "SLURM_CPUS_PER_TASK"),
         memory_mib=_memory(variables),
-        driver=_ask_driver(variables),
+        driver=_ask_driver(variables, meanwhile),
     )
 
 
 def _number(variables: Mapping[str, str], name: str) -> int | None:
     text = variables.get(name, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _memory(variables: Mapping[str, str]) -> int | None:
@@ -121,19 +124,22 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _ask_driver(variables: Mapping[str, str]) -> Driver:
+def _ask_driver(variables: Mapping[str, str], meanwhile: Callable[[], object] | None) -> Driver:
+    def answer_to(*command: str) -> Answer:
+        return ask(command, variables, Path("/"), NVIDIA_SMI_SECONDS, meanwhile=meanwhile)
+
     program = shutil.which("nvidia-smi", path=variables.get("PATH", os.defpath))
     if program is None:
         return Driver(None, "no NVIDIA driver on this node: nvidia-smi was not found")
     try:
-        answer = ask((program, *NVIDIA_SMI_ARGUMENTS), variables, Path("/"), NVIDIA_SMI_SECONDS)
+        answer = answer_to(program, *NVIDIA_SMI_ARGUMENTS)
         if answer.code is None:
             return Driver(None, f"nvidia-smi did not answer within {NVIDIA_SMI_SECONDS:.0f} s")
         if answer.code != 0:
             return Driver(None, f"nvidia-smi failed: {_first_line(answer.output)}")
         devices = parse_devices(answer.output)
         if any(token.startswith(SLICE) for token in visible_tokens(variables)):
-            listed = ask((program, "-L"), variables, Path("/"), NVIDIA_SMI_SECONDS)
+            listed = answer_to(program, "-L")
             devices = with_slices(devices, listed.output if listed.code == 0 else "")
         return Driver(devices)
     except (OSError, ValueError) as error:

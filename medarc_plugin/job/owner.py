@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import caches, failures, record, slurm, warm
 from .allocation import AllocationError, allocated_gpus
-from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, why_not_again
-from .checkpoints import checkpoints_of
+from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, times, why_not_again
+from .checkpoints import ABANDONED, TORN, checkpoints_of
 from .checks import CHECKS, FAIL, Subject, read_config
 from .child import (
     STOPS,
@@ -26,7 +28,7 @@ from .child import (
     signal_all,
 )
 from .config import attempt_config, read, resumed, split_server
-from .environment import inference_environment, is_executable, prime_rl_environment
+from .environment import inference_environment, is_executable, is_folder, prime_rl_environment
 from .fence import Fence, FencedError
 from .formats import LAUNCHER
 from .guardian import MARK, Guardian
@@ -39,10 +41,10 @@ from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
 from .progress import EXPORTING
 from .server import is_healthy
 from .supervise import Outcome, Supervisor
-from .watch import Watch
+from .watch import Watch, write_end
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .checkpoints import Checkpoints
     from .launch import Launch
@@ -50,10 +52,24 @@ if TYPE_CHECKING:
     from .ports import Lease
 
 CHECKS_FAILED = 3
+OWN_FAILURE = 70
 CANNOT_START = 127
 SIGNALLED = 128
+KILLED = SIGNALLED + signal.SIGKILL
 
 RESUMABLE = ("rl", "sft")
+
+REHEARSED, FENCED, REQUEUED = "rehearsed", "fenced", "requeued"
+
+# What ends an attempt and not the run: the job gives itself back to the queue.
+GIVEN_BACK = (TIME_LIMIT, FAILED, "preempted", "asked")
+
+# Ends after which somebody has to say that the run goes on.
+FINAL = {
+    "cancelled": "it was cancelled",
+    "signalled": "somebody ended it",
+    "idle": "it did nothing any more",
+}
 
 # The first, and again on other ports at most three times.
 MOST_LAUNCHES = 4
@@ -67,6 +83,7 @@ REQUEUE_SECONDS = 60.0
 # A model of hundreds of gigabytes takes its time on a network file system.
 EXPORT_SECONDS = 3600.0
 EXPORT_LINES = 12
+NO_CHECKPOINT = 10
 
 
 class ConfigError(Exception):
@@ -109,6 +126,8 @@ class Owner:
         self.caches: caches.Caches | None = None
         self.variables: Mapping[str, str] = {}
         self._stopped: int | None = None
+        self._gives_back = False
+        self._holds = False
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
         adopt_orphans()
@@ -124,36 +143,53 @@ class Owner:
             code = SIGNALLED + stopped.number
             self.log.say(f"{stopped} arrived while prime-rl was not running: ending")
             self._decide()
+        except Exception:
+            # A bug, or a file system that went away: whatever it is, the node is left clean.
+            attempt.reason = FAILED
+            code = OWN_FAILURE
+            self.log.say(f"the job's own code failed:\n{traceback.format_exc()}")
         self._clean_up()
-        if self.watch is not None:
-            self.watch.close()
-        if self.fence is not None:
-            self.fence.end()
+        self._write_end()
         try:
             record.append_attempt(self.launch.folder, attempt.line(code, self.log))
         except OSError as error:
             self.log.say(f"cannot record this attempt: {error}")
+        if self.fence is not None:
+            self.fence.end()
         self.guardian.dismiss()
-        if attempt.requeued:
+        if self._gives_back:
             self._requeue()
         return code
+
+    def _write_end(self) -> None:
+        """Leave the last state behind, unless it is another attempt's to write."""
+        if self.watch is not None:
+            self.watch.close()
+        elif self.attempt.reason not in (REHEARSED, FENCED):
+            write_end(self.attempt, self.config, self.log)
 
     def run(self) -> int:
         """Check, and start prime-rl unless something is missing or this is a rehearsal."""
         launch, attempt, log = self.launch, self.attempt, self.log
         attempt.number = record.claim_attempt(launch.run_dir, attempt.restarts)
+        if not launch.rehearse:
+            job_id = self.given.get("SLURM_JOB_ID", "")
+            seconds = launch.survive.beat_seconds
+            self.fence = Fence(launch.run_dir, attempt.number, job_id, seconds, self.guardian.mark)
+            self.fence.beat()
         job = f"job {self.given['SLURM_JOB_ID']}" if self.given.get("SLURM_JOB_ID") else "outside SLURM"
         log.say(f"{launch.name}: {launch.entrypoint}, attempt {attempt.number}, {job}")
-        attempt.node = look_around(self.given)
+        attempt.node = look_around(self.given, self._give_sign)
         introduce(attempt.node, log)
 
         gpus, gpu_problem = find_gpus(launch, attempt.node)
         attempt.gpus = gpus
         self._keep("started", {**attempt.beginning(), "token": launch.token})
+        self.guardian.remember(launch.folder, {**attempt.line(KILLED, log), "reason": "killed"})
         run_id = record.stable_run_id(launch.folder)
         variables = prime_rl_environment(launch, self.given, gpus, run_id)
         variables[MARK] = self.guardian.mark
-        subject = examine(launch, attempt.node, gpus, gpu_problem, variables)
+        subject = examine(launch, attempt.node, gpus, gpu_problem, variables, self._give_sign)
         found = [check for examine_one in CHECKS for check in examine_one(subject)]
         for check in found:
             log.say(str(check))
@@ -162,8 +198,11 @@ class Owner:
             return self._refuse()
         self.config = dict(subject.config or {})
         if launch.rehearse:
-            attempt.reason = "rehearsed"
+            attempt.reason = REHEARSED
             log.say("rehearsal: every check passed; the real run would start with")
+            if launch.gpus.shared:
+                server = record.attempt_folder(launch.run_dir, attempt.number) / "inference.json"
+                log.say(f"  {shlex.join(launch.server_command(server))}, and when it is healthy")
             log.say(f"  {shlex.join(launch.command())}")
             return 0
         if not self._may_start() or not self._make_caches(variables):
@@ -185,20 +224,30 @@ class Owner:
         if survive.requeue and attempt.restarts > survive.max_requeues:
             attempt.reason = "given-up"
             self.log.say(
-                f"SLURM has restarted this job {attempt.restarts} times, and --max-requeues is "
+                f"SLURM has restarted this job {times(attempt.restarts)}, and --max-requeues is "
                 f"{survive.max_requeues}: prime-rl is not started\n"
                 "hint: submit it again with --resume, and look at attempts.jsonl for why the attempts ended"
             )
             return False
-        job_id = self.given.get("SLURM_JOB_ID", "")
-        self.fence = Fence(launch.run_dir, attempt.number, job_id, survive.beat_seconds)
         try:
-            self.fence.take(self.log, _pause)
+            self._own_fence().take(self.log, _pause)
         except FencedError as error:
-            attempt.reason = "fenced"
+            attempt.reason = FENCED
             self.log.say(f"{error}: prime-rl is not started\nhint: {error.hint}")
             return False
+        self._record_lost()
         return True
+
+    def _record_lost(self) -> None:
+        """Write the records of earlier attempts that could not do so themselves."""
+        known = {line.get("attempt") for line in earlier_lines(self.launch.folder, self.launch.token)}
+        attempts = self.launch.run_dir / "configs" / "attempts"
+        for path in sorted(attempts.glob("*/started.json")):
+            started = read(path)
+            own = started.get("token") == self.launch.token and started.get("attempt") != self.attempt.number
+            if own and started.get("attempt") not in known:
+                with contextlib.suppress(OSError):
+                    record.append_attempt(self.launch.folder, {**started, "reason": "lost"})
 
     def _make_caches(self, variables: dict[str, str]) -> bool:
         """Give the run caches of its own on this node, seeded from the warm copy.
@@ -267,7 +316,8 @@ class Owner:
                     lease.release()
             if outcome is None:
                 return CANNOT_START
-            witness = address_in_use(*self._logs()) if outcome.reason == FAILED and lease else None
+            again = outcome.reason == FAILED and outcome.stop is None and lease is not None
+            witness = address_in_use(*self._logs()) if again else None
             if witness is None or count == MOST_LAUNCHES or trained(launch.run_dir, before):
                 return self._conclude(outcome)
             log.say(f"a service found its port taken ({witness}): starting again on other ports")
@@ -291,24 +341,32 @@ class Owner:
         before = self.attempt.restarts > 0 or again or self._was_launched_before()
         if not before and not resumed(own):
             return None
-        if resumed(own) and not before and isinstance(own, dict) and any(own.values()):
-            return own
-        torn = checkpoints.torn()
-        for step in torn:
-            self.log.say(f"the checkpoint of step {step} is not whole: it is not resumed from")
+        named = own if isinstance(own, dict) and any(own.values()) else None
         newest = checkpoints.newest()
+        if named is not None and (not before or newest is None):
+            step = named.get("step")
+            self.attempt.resumed_from = step if isinstance(step, int) else None
+            self._set_aside(checkpoints, self.attempt.resumed_from)
+            return named
         self.attempt.resumed_from = newest
+        self._set_aside(checkpoints, newest)
         if newest is not None:
             self.log.say(f"going on from the checkpoint of step {newest}")
             return {"step": newest, "dir": None}
-        if isinstance(own, dict) and any(own.values()):
-            return own
-        for step in torn:
-            try:
-                checkpoints.set_aside(step)
-            except OSError as error:
-                self.log.say(f"cannot move the checkpoint of step {step} aside: {error}")
+        self.log.say("there is no whole checkpoint: starting from the beginning")
         return {}
+
+    def _set_aside(self, checkpoints: Checkpoints, step: int | None) -> None:
+        """Move what lies behind the checkpoint to go on from out of the way."""
+        for number, whole in checkpoints.beyond(step).items():
+            torn = "not whole: it is not resumed from"
+            why = "of a branch that the run does not go on with" if whole else torn
+            try:
+                moved = checkpoints.set_aside(number, ABANDONED if whole else TORN)
+            except OSError as error:
+                self.log.say(f"cannot move the checkpoint of step {number} aside: {error}")
+            else:
+                self.log.say(f"the checkpoint of step {number} is {why}; it is {moved.name} now")
 
     def _was_launched_before(self) -> bool:
         """Whether an earlier attempt of this submission started prime-rl."""
@@ -335,8 +393,9 @@ class Owner:
         lease = None
         if launch.ports is not None:
             lease = take(int(launch.ports["size"]), launch.ports["above"])
-            self.attempt.ports = (lease.first, lease.size)
-        config = attempt_config(launch, self.config, lease, resume, self._memory_share())
+            self.attempt.ports = (lease.first + 1, lease.first + lease.size - 1)
+        folders = self.caches.variables if self.caches is not None else None
+        config = attempt_config(launch, self.config, lease, resume, self._memory_share(), folders)
         if launch.entrypoint not in RESUMABLE:
             return lease, None
         try:
@@ -387,7 +446,10 @@ class Owner:
                     return ended
             log.say(f"starting {shlex.join(command)}")
             output = record.attempt_folder(launch.run_dir, attempt.number) / "prime_rl.log"
-            supervisor.start(LAUNCHER, command, variables, launch.working_directory, output, shown=True)
+            started = supervisor.start(
+                LAUNCHER, command, variables, launch.working_directory, output, shown=True
+            )
+            self.guardian.follow(started.process.pid)
         except OSError as error:
             attempt.reason = FAILED
             log.say(f"prime-rl cannot be started: {error}")
@@ -410,7 +472,7 @@ class Owner:
         server = read(folder / "inference.json")
         command = launch.server_command(folder / "inference.json")
         log.say(f"starting {shlex.join(command)}; what it prints is in {folder / 'inference.log'}")
-        supervisor.start(
+        started = supervisor.start(
             "inference",
             command,
             inference_environment(self.config, variables),
@@ -418,6 +480,7 @@ class Owner:
             folder / "inference.log",
             shown=False,
         )
+        self.guardian.follow(started.process.pid)
         address = server.get("server") or {}
         began = time.monotonic()
         ended = supervisor.until(lambda: is_healthy(address.get("host"), int(address.get("port") or 8000)))
@@ -432,21 +495,23 @@ class Owner:
         return self.fence
 
     def _launched(self, command: Sequence[str], variables: Mapping[str, str]) -> dict[str, Any]:
+        launch = self.launch
+        folder = record.attempt_folder(launch.run_dir, self.attempt.number)
+        changed = {name: value for name, value in variables.items() if self.given.get(name) != value}
+        server = launch.server_command(folder / "inference.json") if launch.gpus.shared else None
         return {
             "command": list(command),
-            "working_directory": str(self.launch.working_directory),
+            "server_command": None if server is None else list(server),
+            "working_directory": str(launch.working_directory),
             "gpus": list(self.attempt.gpus or ()),
-            "environment": {
-                "CUDA_VISIBLE_DEVICES": variables.get("CUDA_VISIBLE_DEVICES", ""),
-                "PRL_RUN_ID": variables["PRL_RUN_ID"],
-            },
+            "environment": {name: self.log.redact(value) for name, value in sorted(changed.items())},
         }
 
     def _note_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         self.attempt.signals.append(name)
         meaning = {
-            signal.SIGUSR2: "SLURM announces the end of this job: ending prime-rl in order",
+            signal.SIGUSR2: "ending prime-rl in order",
             signal.SIGTERM: "ending prime-rl",
         }.get(signal.Signals(number), "passed on to prime-rl")
         self.log.say(f"{name}: {meaning}")
@@ -459,7 +524,11 @@ class Owner:
         """How long a run that is to end may finish the checkpoint that it is writing."""
         if self.checkpoints is None or not self.checkpoints.being_written(self._launched_at()):
             return 0.0
-        return self.launch.survive.signal_seconds / 2
+        seconds = self.launch.survive.signal_seconds / 2
+        if not self._holds:
+            self._holds = True
+            self.log.say(f"waiting for the checkpoint that is being written, for up to {seconds:.0f} s")
+        return seconds
 
     def _launched_at(self) -> float:
         """When prime-rl was started, by the clock of the run directory's file system."""
@@ -477,11 +546,15 @@ class Owner:
             attempt.checkpoint = self.checkpoints.newest()
         if outcome.stop is not None and outcome.reason == "signalled":
             attempt.reason = self._why_stopped(outcome.stop)
+        elif outcome.stop is not None and outcome.reason == FAILED and self._was_cancelled():
+            # It failed, and then somebody ended it for good.
+            attempt.reason = "cancelled"
         if outcome.reason == FAILED and outcome.component is not None:
             attempt.failure = str(self._describe(*outcome.component))
             self.log.say(f"failed first: {attempt.failure}")
         self._decide()
-        if attempt.reason == FINISHED and self.launch.export and self.checkpoints is not None:
+        stopped = outcome.stop is not None or self._stopped is not None
+        if attempt.reason == FINISHED and self.launch.export and self.checkpoints is not None and not stopped:
             self._export()
         if outcome.code < 0:
             return SIGNALLED - outcome.code
@@ -517,6 +590,11 @@ class Owner:
         if answer.code == 0 and lines:
             log.say(f"weights of the last checkpoint, exported in {seconds:.0f} s: {lines[-1]}")
             return
+        if answer.code == NO_CHECKPOINT:
+            log.say(
+                "no checkpoint was saved, so there are no weights to export: [ckpt] in the config saves one"
+            )
+            return
         how = f"gave up after {seconds:.0f} s" if answer.code is None else f"exit code {answer.code}"
         for line in lines[-EXPORT_LINES:]:
             log.say(f"export: {line}")
@@ -524,6 +602,11 @@ class Owner:
             f"the run is finished, and its weights are not exported ({how}): the checkpoint stays\n"
             f"hint: medarc_slurm export {shlex.quote(str(launch.run_dir))}"
         )
+
+    def _give_sign(self) -> None:
+        """Give a sign of life."""
+        if self.fence is not None:
+            self.fence.beat()
 
     def _beat(self) -> None:
         """Give a sign of life, and end what is under way when the run has another owner."""
@@ -541,7 +624,9 @@ class Owner:
         elsewhere = {LAUNCHER: folder / "prime_rl.log"}
         if self.launch.gpus.shared:
             elsewhere["inference"] = folder / "inference.log"
-        return failures.describe(self.launch.run_dir, component, code, logs_elsewhere=elsewhere)
+        return failures.describe(
+            self.launch.run_dir, component, code, logs_elsewhere=elsewhere, redact=self.log.redact
+        )
 
     def _why_stopped(self, number: int) -> str:
         """Find out what a signal to stop meant, which the signal itself does not say."""
@@ -551,32 +636,55 @@ class Owner:
         if job.problem:
             self.log.say(f"why this job ends is not known: {job.problem}")
         if job.restarts > self.attempt.restarts:
-            return "requeued"
+            return REQUEUED
+        if job.reason == "TimeLimit":
+            return TIME_LIMIT
+        if slurm.is_cancelled(job, self.attempt.restarts):
+            return "cancelled"
         if job.preempted:
             return "preempted"
+        return "signalled" if number == signal.SIGTERM else self._what_was_announced(job)
+
+    def _what_was_announced(self, job: slurm.Job) -> str:
+        """Whether it was the end of the time limit, or somebody's wish."""
         left = job.seconds_left
-        announced = left is not None and left <= self.launch.survive.signal_seconds + WARNING_SLACK_SECONDS
-        if job.reason == "TimeLimit" or (number == signal.SIGUSR2 and announced):
-            return TIME_LIMIT
-        if number == signal.SIGUSR2:
-            return "asked"
-        return "cancelled" if job.state == "COMPLETING" else "signalled"
+        near = left is not None and left <= self.launch.survive.signal_seconds + WARNING_SLACK_SECONDS
+        return TIME_LIMIT if near else "asked"
+
+    def _was_cancelled(self) -> bool:
+        return slurm.is_cancelled(slurm.ask_about(self.given), self.attempt.restarts)
 
     def _decide(self) -> None:
-        """Decide whether the job goes back to the queue."""
-        attempt = self.attempt
-        if attempt.reason == "requeued":
-            self.log.say("SLURM has put this job back into the queue: the next attempt goes on")
-            return
+        """Decide whether the job goes back to the queue, and say what becomes of it."""
+        attempt, log = self.attempt, self.log
         if not self.given.get("SLURM_JOB_ID") or self.launch.entrypoint not in RESUMABLE:
             return
-        if attempt.reason not in (TIME_LIMIT, FAILED, "preempted", "asked"):
+        most = self.launch.survive.max_requeues
+        if attempt.reason == REQUEUED:
+            attempt.requeued = True
+            goes_on = f"the next attempt {self._goes_on()}"
+            if attempt.restarts >= most:
+                goes_on = (
+                    f"that is once more than --max-requeues {most} allows, and prime-rl is not started again"
+                )
+            log.say(f"SLURM has put this job back into the queue: {goes_on}")
             return
-        earlier = earlier_lines(self.launch.folder, self.launch.token)
-        why_not = why_not_again(attempt, earlier, self._max_steps())
+        why_not = FINAL.get(attempt.reason, "")
+        if attempt.reason in GIVEN_BACK:
+            earlier = earlier_lines(self.launch.folder, self.launch.token)
+            why_not = why_not_again(attempt, earlier, self._max_steps())
+            self._gives_back = attempt.requeued = not why_not
         if why_not:
-            self.log.say(f"this job is not put back into the queue: {why_not}")
-        attempt.requeued = not why_not
+            log.say(f"this job is not put back into the queue: {why_not}")
+            if self.checkpoints is not None and self.checkpoints.newest() is not None:
+                log.say(f"hint: submitted again with --resume the run {self._goes_on()}")
+
+    def _goes_on(self) -> str:
+        """Say where another attempt would begin."""
+        newest = None if self.checkpoints is None else self.checkpoints.newest()
+        if newest is None:
+            return "begins again: there is no whole checkpoint"
+        return f"goes on from the checkpoint of step {newest}"
 
     def _max_steps(self) -> int | None:
         steps = self.config.get("max_steps")
@@ -584,7 +692,13 @@ class Owner:
 
     def _requeue(self) -> None:
         """Give the job back, and wait for SLURM to end this process."""
-        self.log.say("giving this job back to the queue: the next attempt goes on from the newest checkpoint")
+        if self._was_cancelled():
+            self.log.say("this job was cancelled meanwhile: it is not put back into the queue")
+            return
+        if not self.launch.folder.is_dir():
+            self.log.say("the run directory is gone: this job is not put back into the queue")
+            return
+        self.log.say(f"giving this job back to the queue: the next attempt {self._goes_on()}")
         problem = slurm.requeue(self.given, REQUEUE_SECONDS)
         if problem:
             self.log.say(
@@ -616,7 +730,7 @@ class Owner:
 
 def introduce(node: Node, log: Log) -> None:
     """Say where the job runs and what SLURM and CUDA say about it."""
-    again = f", restarted {node.restart_count} time(s)" if node.restart_count else ""
+    again = f", restarted {times(node.restart_count)}" if node.restart_count else ""
     log.say(f"node {node.host}{again}")
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
         if name in node.variables:
@@ -642,6 +756,7 @@ def examine(
     gpus: tuple[int, ...] | None,
     gpu_problem: tuple[str, str],
     variables: Mapping[str, str],
+    meanwhile: Callable[[], object],
 ) -> Subject:
     """Read the config and ask prime-rl's interpreter: all that the checks look at."""
     config, config_problem = None, ""
@@ -649,8 +764,10 @@ def examine(
         config = read_config(launch.config_files)
     except ValueError as error:
         config_problem = str(error)
-    usable = launch.python is not None and is_executable(launch.python) and launch.working_directory.is_dir()
-    prime_rl = ask_prime_rl(launch, variables) if usable else None
+    usable = (
+        launch.python is not None and is_executable(launch.python) and is_folder(launch.working_directory)
+    )
+    prime_rl = ask_prime_rl(launch, variables, meanwhile) if usable else None
     return Subject(launch, node, gpus, gpu_problem, config, config_problem, prime_rl)
 
 

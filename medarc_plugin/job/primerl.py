@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .child import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from .launch import Launch
@@ -76,23 +76,27 @@ class PrimeRl:
     problem: str = ""
 
 
-def ask_prime_rl(launch: Launch, variables: Mapping[str, str]) -> PrimeRl:
+def ask_prime_rl(
+    launch: Launch, variables: Mapping[str, str], meanwhile: Callable[[], object] | None = None
+) -> PrimeRl:
     """Ask what prime-rl's interpreter finds, in the environment that prime-rl will have.
 
     Args:
         launch: The plan; its `python` must not be `None`.
         variables: prime-rl's environment.
+        meanwhile: Called every second until it answers.
     """
     question = json.dumps(
         {"module": launch.module, "environments": [_module(n) for n in launch.environments]}
     )
-    seconds = float(variables.get(SECONDS_VARIABLE) or SECONDS)
+    seconds = _patience(variables)
     try:
         answer = ask(
             (str(launch.python), "-c", QUESTION, question),
             variables,
             launch.working_directory,
             seconds,
+            meanwhile=meanwhile,
         )
     except OSError as error:
         return PrimeRl(problem=f"{launch.python} cannot be started: {error.strerror}")
@@ -106,6 +110,13 @@ def ask_prime_rl(launch: Launch, variables: Mapping[str, str]) -> PrimeRl:
         return PrimeRl(said["version"], said["module"], said["environments"])
     except (IndexError, KeyError, TypeError, ValueError):
         return PrimeRl(problem=f"{launch.python} is no Python that answers: {answer.output!r:.200}")
+
+
+def _patience(variables: Mapping[str, str]) -> float:
+    try:
+        return float(variables.get(SECONDS_VARIABLE) or SECONDS)
+    except ValueError:
+        return SECONDS
 
 
 def _module(name: str) -> str:

@@ -431,9 +431,13 @@ def _link(path: Path) -> str | None:
         return None
 
 
-def _utc(moment: float) -> str:
+def _utc(moment: float) -> str | None:
     utc = dt.timezone.utc  # noqa: UP017 - datetime.UTC is not in Python 3.9
-    return dt.datetime.fromtimestamp(moment, utc).isoformat(timespec="seconds")
+    try:
+        return dt.datetime.fromtimestamp(moment, utc).isoformat(timespec="seconds")
+    except (OverflowError, OSError, ValueError):
+        # A run without an end to speak of.
+        return None
 
 
 def duration(length: float) -> str:

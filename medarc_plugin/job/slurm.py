@@ -19,8 +19,8 @@ from .child import STOPS, ask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SECONDS = 20.0
-"""A controller that is busy or fails over answers late."""
+SECONDS = 8.0
+"""A controller that is busy answers late; a job that is being ended has no time for more."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,28 @@ def ask_about(variables: Mapping[str, str]) -> Job:
     said = _scontrol(variables, "-o", "show", "job", job_name(variables))
     if said.problem:
         return Job(problem=said.problem)
-    fields = dict(re.findall(r"(\S+?)=(\S*)", said.output))
+    fields: dict[str, str] = {}
+    for name, value in re.findall(r"(\S+?)=(\S*)", said.output):
+        # The first one: further behind stand a comment and paths, which may hold anything.
+        fields.setdefault(name, value)
     restarts = fields.get("Restarts", "")
     return Job(
         state=fields.get("JobState", ""),
         reason=fields.get("Reason", ""),
-        restarts=int(restarts) if restarts.isdigit() else 0,
+        restarts=int(restarts) if restarts.isascii() and restarts.isdigit() else 0,
         preempted=fields.get("PreemptTime", "None") not in ("None", ""),
         seconds_left=_seconds_left(fields.get("EndTime", "")),
     )
+
+
+def is_cancelled(job: Job, restarts: int) -> bool:
+    """Whether somebody ended the job for good.
+
+    Args:
+        job: What the controller said.
+        restarts: How often the job had been restarted when this attempt began.
+    """
+    return job.state in ("COMPLETING", "CANCELLED") and job.reason != "TimeLimit" and job.restarts <= restarts
 
 
 def requeue(variables: Mapping[str, str], seconds: float) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import failures
 from .child import FETCHED, STOPS, descendants, end_all, reap, send, signal_all, start
+from .log import write
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,7 +29,9 @@ REST_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for what outlives the command that started it."""
 
 _PIECE = 1024 * 1024
-_KEPT = 4096
+_BACKLOG = 16 * 1024 * 1024
+_KEPT = 64 * 1024
+_FAILED = b"failed with exit code"
 
 
 @dataclass
@@ -153,7 +154,7 @@ class Supervisor:
             descriptor = os.open(output, flags, 0o644)
         except OSError as error:
             self._log.say(f"{output} cannot be written ({error.strerror}): what {name} prints is not read")
-            descriptor = os.dup(sys.stdout.fileno())
+            descriptor = os.dup(1)
         try:
             before = os.fstat(descriptor).st_size
             process = start(command, variables, working_directory, descriptor)
@@ -172,7 +173,7 @@ class Supervisor:
         while True:
             ended = self._ended()
             if ended is not None:
-                return self._finish(ended)
+                return self._finish(ended, early=True)
             if self._kill_at is None and condition():
                 return None
             self._step()
@@ -194,16 +195,16 @@ class Supervisor:
             self._receive(arrived.si_signo)
         reap(started.process for started in self._started)
         self._relay()
-        if self._kill_at is None or self._reason == "failed":
-            verdict = self._tick()
-            if verdict is not None:
-                self._judge(verdict)
+        verdict = self._tick()
+        if verdict is not None and (verdict.at_once or self._kill_at is None):
+            self._judge(verdict)
         self._press()
 
     def _pause(self) -> float:
         moments = [moment for moment in (self._term_at, self._kill_at) if moment is not None]
         due = min(moments, default=float("inf")) - time.monotonic()
-        return max(0.0, min(TICK_SECONDS, due))
+        # What cannot even be killed is looked at now and then.
+        return min(TICK_SECONDS, due) if due > 0 else TICK_SECONDS / 2
 
     def _receive(self, number: int) -> None:
         """Act on a signal: some end the run, the others are passed on."""
@@ -211,7 +212,8 @@ class Supervisor:
         self._on_signal(number)
         if number in (signal.SIGTERM, signal.SIGUSR2):
             self._end("signalled", wait=self._hold_end() if number == signal.SIGUSR2 else 0.0)
-            self._stop = self._stop or number
+            # SIGTERM has the last word: somebody may cancel what SLURM has only warned.
+            self._stop = number if number == signal.SIGTERM else self._stop or number
         elif number == signal.SIGINT and again:
             self._kill_at = time.monotonic()
         else:
@@ -252,15 +254,15 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             signal_all(signal.SIGKILL, self._spare)
 
-    def _finish(self, ended: Started) -> Outcome:
+    def _finish(self, ended: Started, *, early: bool = False) -> Outcome:
         """End what is left, and say how it went."""
         code = ended.process.wait()
         self._relay()
-        others = [started for started in self._started if started is not ended]
+        others = [other.name for other in self._started if other.process.poll() is None]
         left = len(descendants(self._spare))
         if left:
-            what = f"{left} process(es) that {'are left' if others else ended.name + ' left behind'}"
-            self._log.say(f"ending {what}")
+            what = f"{left} process(es) that {ended.name} left behind"
+            self._log.say(f"ending {' and '.join(others) or what}")
             end_all(
                 self._receive_late,
                 [started.process for started in self._started],
@@ -269,7 +271,7 @@ class Supervisor:
             )
         self._relay(last=True)
         if self._reason == "":
-            if ended.name != self._started[-1].name:
+            if early or ended.name != self._started[-1].name:
                 # A server is not meant to end before the run does, however well.
                 self._component = self._component or (ended.name, code)
                 code = code or 1
@@ -280,37 +282,50 @@ class Supervisor:
 
     def _receive_late(self, number: int) -> None:
         self._on_signal(number)
-        self._stop = self._stop or number
+        self._stop = number if number == signal.SIGTERM else self._stop or number
 
     def _relay(self, *, last: bool = False) -> None:
-        """Copy what was printed into the job's log, and listen for failures in it."""
-        for started in self._started:
-            while piece := self._read(started):
-                *lines, started.rest = (started.rest + piece).split(b"\n")
-                self._print(started, lines)
-                started.rest = started.rest if len(started.rest) < _PIECE else b""
-            if last and started.rest:
-                self._print(started, [started.rest])
-                started.rest = b""
+        """Copy what was printed into the job's log, and listen for failures in it.
 
-    def _read(self, started: Started) -> bytes:
+        A little at a time: a run that prints without end must not keep this process from its signals.
+        """
+        for started in self._started:
+            budget = _BACKLOG if last else _PIECE
+            while budget > 0 and (piece := self._read(started, min(budget, _PIECE))):
+                budget -= len(piece)
+                self._take(started, piece)
+            if last and started.rest:
+                self._take(started, b"\n")
+
+    def _read(self, started: Started, most: int) -> bytes:
         try:
             with started.output.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size - started.read > _BACKLOG:
+                    skipped = size - started.read - _BACKLOG
+                    started.read, started.rest = started.read + skipped, b""
+                    self._log.say(f"{skipped} bytes of output are not shown here: see {started.output}")
                 file.seek(started.read)
-                piece = file.read(_PIECE)
+                piece = file.read(most)
         except OSError:
             return b""
         started.read += len(piece)
         return piece
 
-    def _print(self, started: Started, lines: Sequence[bytes]) -> None:
-        if started.shown and lines:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
-                sys.stdout.buffer.flush()
-        for line in lines:
-            found = failures.read_line(line[:_KEPT].decode(errors="replace"))
-            if found is not None and self._component is None and self._kill_at is None:
+    def _take(self, started: Started, piece: bytes) -> None:
+        """Show the whole lines, and keep the one that is begun."""
+        whole, feed, rest = (started.rest + piece).rpartition(b"\n")
+        if not feed and len(rest) > _KEPT:
+            # A line without an end is shown as it comes.
+            whole, rest = rest, b""
+        started.rest = rest
+        if started.shown and whole:
+            write(whole + feed)
+        if _FAILED not in whole or self._component is not None or self._kill_at is not None:
+            return
+        for line in whole.split(b"\n"):
+            found = failures.read_line(line[:_KEPT].decode(errors="replace")) if _FAILED in line else None
+            if found is not None:
                 self._component = found
                 self._end("failed", wait=FAILURE_SECONDS)
+                return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .formats import MAIN
 from .gpuwatch import GpuWatch
 from .idle import IdleWatch, LogActivity
-from .progress import DONE, Progress, StateFile
+from .progress import DONE, Progress, StateFile, write_state
 from .supervise import Verdict
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .attempt import Attempt
     from .fence import Fence
     from .log import Log
+
+ENDED = "ended"
+"""Phase of an attempt that is over, whatever becomes of the run."""
 
 SUPERSEDED = Verdict(
     "superseded",
@@ -55,6 +58,7 @@ class Watch:
             activity = LogActivity(launch.run_dir, MAIN.metrics_path(launch.run_dir, config))
             self._idle = activity, IdleWatch(launch.idle_timeout, launch.run_dir)
         self._writes = True
+        self._failed = False
 
     def tick(self) -> Verdict | None:
         """Look at everything.
@@ -64,6 +68,16 @@ class Watch:
         """
         if not self._fence.beat():
             return SUPERSEDED
+        try:
+            return self._look()
+        except Exception as error:
+            # To look at a run is no reason to end it.
+            if not self._failed:
+                self._failed = True
+                self._log.say(f"what the run does cannot be followed: {type(error).__name__}: {error}")
+            return None
+
+    def _look(self) -> Verdict | None:
         self._progress.gpus = self._gpus.tick()
         self._follow()
         self._write()
@@ -85,9 +99,8 @@ class Watch:
 
     def close(self) -> None:
         """Write the last state."""
-        if self._attempt.reason == "finished":
-            self._progress.enter(DONE)
         if self._attempt.reason != "superseded":
+            self._progress.enter(DONE if self._attempt.reason == "finished" else ENDED)
             self._write(at_once=True)
 
     def _follow(self) -> None:
@@ -99,16 +112,40 @@ class Watch:
     def _write(self, *, at_once: bool = False) -> None:
         if not self._writes:
             return
-        attempt = self._attempt
-        state = {
-            **self._progress.state(),
-            "attempt": attempt.number,
-            "resumed_from": attempt.resumed_from,
-            "reason": attempt.reason or None,
-            "failure": self._log.redact(attempt.failure) or None,
-        }
+        state = document(self._attempt, self._progress, self._log)
         try:
             self._state.write(state, at_once=at_once)
         except OSError as error:
             self._writes = False
             self._log.say(f"state.json is not kept up to date: {error}")
+
+
+def document(attempt: Attempt, progress: Progress, log: Log) -> dict[str, Any]:
+    """What `state.json` holds of an attempt."""
+    state = progress.state()
+    if attempt.reason:
+        state = {**state, **{name: None for name in ("seconds_left", "eta") if name in state}}
+    return {
+        **state,
+        "attempt": attempt.number,
+        "resumed_from": attempt.resumed_from,
+        "reason": attempt.reason or None,
+        "failure": log.redact(attempt.failure) or None,
+    }
+
+
+def write_end(attempt: Attempt, config: Mapping[str, Any], log: Log) -> None:
+    """Write the state of an attempt that ended before prime-rl was started.
+
+    Args:
+        attempt: The attempt.
+        config: The config, as far as it is known.
+        log: The job's own lines.
+    """
+    launch = attempt.launch
+    progress = Progress(launch.run_dir, launch.entrypoint, config)
+    progress.enter(ENDED)
+    try:
+        write_state(launch.folder / "state.json", document(attempt, progress, log))
+    except OSError as error:
+        log.say(f"state.json cannot be written: {error}")

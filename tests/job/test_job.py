@@ -140,19 +140,20 @@ def test_what_was_launched_is_written_down(run: Any, report: Any) -> None:
 
     launched = json.loads((run.run_dir / "configs/attempts/1/launched.json").read_text())
     run_id = (run.folder / "run_id").read_text().strip()
+    environment = launched.pop("environment")
     assert launched == {
         "command": [
             *(run.document["python"], "-m", "prime_rl.entrypoints.rl"),
             *("@", str(run.run_dir / "configs/attempts/1/rl.json")),
         ],
+        "server_command": None,
         "working_directory": run.document["working_directory"],
         "gpus": [2, 5],
-        "environment": {
-            "CUDA_VISIBLE_DEVICES": "2,5",
-            "PRL_RUN_ID": run_id,
-        },
     }
-    assert report()["environment"]["PRL_RUN_ID"] == run_id
+    assert environment["PRL_RUN_ID"] == run_id
+    assert environment["TMPDIR"].startswith(environment["TRITON_CACHE_DIR"].partition("/c/")[0])
+    # Only what the job changed.
+    assert "HOME" not in environment
 
 
 @pytest.mark.parametrize("name", ["it's a run", 'with "quotes"', "$(touch x) `y`", "-ünï\u20ac", "a\\b"])
@@ -461,7 +462,9 @@ def test_an_attempt_that_is_killed_leaves_a_trace(run: Any, until: Any, tmp_path
     }
     (line,) = (trace / "signals.jsonl").read_text().splitlines()
     assert json.loads(line)["signal"] == "SIGTERM"
-    assert not (run.folder / "attempts.jsonl").exists()
+    until((run.folder / "attempts.jsonl").exists)
+    (attempt,) = run.attempts()
+    assert (attempt["reason"], attempt["exit_code"], attempt["token"]) == ("killed", 137, "a1b2")
 
 
 # Records that cannot be written
@@ -538,6 +541,7 @@ def test_nothing_is_written_outside_configs(run: Any) -> None:
         "job",
         "launch.json",
         "run_id",
+        "state.json",
     }
 
 
@@ -890,17 +894,17 @@ def test_an_attempt_launches_with_ports_of_its_own(run: Any, report: Any) -> Non
     finished = run.attempt()
 
     (attempt,) = run.attempts()
-    first, size = attempt["ports"]
+    first, last = attempt["ports"]
     written = json.loads((run.run_dir / "configs/attempts/1/rl.json").read_text())
     assert finished.code == 0, finished.log
-    assert size >= PORTS["size"]
+    assert last - first >= PORTS["size"]
     assert report()["argv"][:2] == ["@", str(run.run_dir / "configs/attempts/1/rl.json")]
-    assert written["inference"]["server"]["port"] == first + 1
-    assert written["orchestrator"]["model"]["client"]["base_url"] == f"http://localhost:{first + 1}/v1"
+    assert written["inference"]["server"]["port"] == first
+    assert written["orchestrator"]["model"]["client"]["base_url"] == f"http://localhost:{first}/v1"
     assert written["orchestrator"]["model"]["client"]["admin_base_url"] == [
-        f"http://localhost:{first + 2}/v1"
+        f"http://localhost:{first + 1}/v1"
     ]
-    assert written["weight_broadcast"]["port"] == first + 3
+    assert written["weight_broadcast"]["port"] == first + 2
     assert json.loads(Path(run.document["arguments"][1]).read_text()) == before
 
 

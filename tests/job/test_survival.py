@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from medarc_plugin.job import failures
+
 RUNNING = "JobState=RUNNING Reason=None Requeue=1 Restarts={restarts} EndTime=Unknown PreemptTime=None"
 
 
@@ -57,7 +59,7 @@ def stop(run: Any, until: Any, tmp_path: Path, number: int, at: int = 5, **varia
         (signal.SIGUSR2, "JobState=RUNNING Restarts=0 PreemptTime=2026-01-01T00:00:00", "preempted", True),
         # At the limit itself; after `scontrol requeue` or a preemption; after `scancel`.
         (signal.SIGTERM, "JobState=COMPLETING Reason=TimeLimit Restarts=0", "time-limit", True),
-        (signal.SIGTERM, "JobState=COMPLETING Reason=None Restarts=1", "requeued", False),
+        (signal.SIGTERM, "JobState=COMPLETING Reason=None Restarts=1", "requeued", True),
         (signal.SIGTERM, "JobState=COMPLETING Reason=None Restarts=0", "cancelled", False),
         # `kill`, or `scancel --batch --signal TERM`.
         (signal.SIGTERM, "JobState=RUNNING Reason=None Restarts=0", "signalled", False),
@@ -74,7 +76,8 @@ def test_what_a_signal_means_decides_what_follows(
     (attempt,) = long_run.attempts()
     assert finished.code != 0
     assert (attempt["reason"], attempt["requeued"]) == (reason, requeued), finished.log
-    assert long_run.requeued == requeued
+    # What SLURM has put back the job need not give back.
+    assert long_run.requeued == (requeued and reason != "requeued")
     assert (attempt["checkpoint"], attempt["resumed_from"]) == (4, None)
 
 
@@ -90,7 +93,7 @@ def test_requeueing_can_be_turned_off(long_run: Any, until: Any, tmp_path: Path)
 
     finished = stop(long_run, until, tmp_path, signal.SIGUSR2)
 
-    assert "not put back into the queue: requeueing is off (--requeue)" in finished.log
+    assert "not put back into the queue: --no-requeue" in finished.log
     assert not long_run.requeued
 
 
@@ -106,7 +109,7 @@ def test_a_job_is_requeued_so_often_and_no_more(long_run: Any, until: Any, tmp_p
     process.send_signal(signal.SIGUSR2)
 
     ended = long_run.finish(process)
-    assert "it has been restarted 2 time(s), and --max-requeues is 2" in ended.log
+    assert "it has been restarted 2 times, and --max-requeues is 2" in ended.log
     assert not long_run.requeued
 
 
@@ -127,7 +130,11 @@ def test_a_task_of_an_array_is_requeued_alone(long_run: Any, until: Any, tmp_pat
 
     stop(long_run, until, tmp_path, signal.SIGUSR2, SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="3")
 
-    assert long_run.asked.read_text().splitlines() == ["-o show job 17_3", "requeue 17_3"]
+    assert long_run.asked.read_text().splitlines() == [
+        "-o show job 17_3",
+        "-o show job 17_3",
+        "requeue 17_3",
+    ]
 
 
 def test_what_slurm_says_to_a_requeue_is_shown(long_run: Any, until: Any, tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_a_failure_after_progress_is_worth_another_attempt(long_run: Any) -> Non
         ("failed", 4, True),
         ("failed", 4, False),
     ], first.log
-    assert "it failed without a new checkpoint (the newest is step 4)" in second.log
+    assert "it failed without a new checkpoint (the newest is of step 4)" in second.log
     assert long_run.asked.read_text().splitlines().count("requeue 17") == 1
 
 
@@ -488,3 +495,170 @@ def test_a_run_that_failed_exports_nothing(run: Any) -> None:
 
     assert finished.code == 7
     assert "weights" not in finished.log
+
+
+# What was found by those who tried to break it
+
+
+def test_a_cancellation_after_a_warning_is_final(long_run: Any, until: Any) -> None:
+    data = long_run.run_dir / "checkpoints" / "step_4" / "trainer" / "__0_0.distcp"
+    process = long_run.start(STANDIN_TORN="4")
+    until(data.exists)
+    process.send_signal(signal.SIGUSR2)
+    until((long_run.run_dir / "configs/attempts/1/signals.jsonl").exists)
+    long_run.set_slurm("JobState=COMPLETING Reason=None Restarts=0 EndTime=2026-01-01T00:00:00")
+
+    process.terminate()
+
+    finished = long_run.finish(process)
+    (attempt,) = long_run.attempts()
+    assert (attempt["reason"], attempt["requeued"]) == ("cancelled", False), finished.log
+    assert not long_run.requeued
+
+
+def test_a_job_that_is_cancelled_while_it_winds_down_is_not_requeued(long_run: Any) -> None:
+    # The controller says so when it is asked a last time.
+    text = f'#!/bin/sh\necho "$*" >> {long_run.asked}\necho JobState=COMPLETING Reason=None Restarts=0\n'
+    long_run.set_program("scontrol", text)
+
+    finished = long_run.attempt(STANDIN_CRASH="trainer:5:1")
+
+    assert "this job was cancelled meanwhile" in finished.log
+    assert not long_run.requeued
+
+
+def test_two_jobs_that_start_at_once_do_not_both_train(long_run: Any, until: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "checked"
+    lines = "echo '2, GPU-2, NVIDIA H200, 143771 MiB'; echo '5, GPU-5, NVIDIA H200, 143771 MiB'"
+    long_run.set_program(
+        "nvidia-smi",
+        f'#!/bin/sh\n[ "$SLURM_JOB_ID" = 17 ] && until [ -e {gate} ]; do sleep 0.01; done\n{lines}\n',
+    )
+    first = long_run.start()
+    until((long_run.run_dir / "configs/attempts/1/heartbeat.json").exists)
+
+    second = long_run.attempt(SLURM_JOB_ID="18")
+
+    gate.touch()
+    ended = long_run.finish(first)
+    assert second.code == 3, second.log
+    assert ended.code == 0, ended.log
+    assert steps_made(long_run) == list(range(1, 10))
+
+
+def test_a_checkpoint_that_is_written_anew_over_a_whole_trainers_part_is_not_trusted(
+    long_run: Any, until: Any
+) -> None:
+    long_run.attempt(STANDIN_STEPS="4")
+    (long_run.run_dir / "checkpoints" / "step_4" / "orchestrator" / "progress.pt").unlink()
+    progress = long_run.run_dir / "checkpoints" / "step_4" / "orchestrator" / "progress.pt"
+    process = long_run.start(SLURM_RESTART_COUNT="1", STANDIN_TORN="4")
+    until(progress.exists)
+    until((long_run.run_dir / "checkpoints" / "step_4" / "trainer" / "__0_0.distcp").exists)
+    process.terminate()
+    long_run.finish(process)
+
+    third = long_run.attempt(SLURM_RESTART_COUNT="2")
+
+    assert third.code == 0, third.log
+    assert "Resuming from step 2" in third.log
+
+
+def test_a_branch_that_was_left_is_not_gone_on_with(long_run: Any, until: Any, tmp_path: Path) -> None:
+    long_run.attempt(STANDIN_STEPS="8")
+    long_run.document["token"] = "77aa"
+    long_run.set_config(resume={"step": 4, "dir": None})
+    process = long_run.start(STANDIN_PAUSE_AT="7", STANDIN_WAIT_FOR=str(tmp_path / "never"))
+    until(lambda: steps_made(long_run).count(7) == 2)
+    process.terminate()
+    long_run.finish(process)
+
+    third = long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert "Resuming from step 6" in third.log, third.log
+    assert (long_run.run_dir / "checkpoints" / "abandoned_step_8").is_dir()
+    assert [a["resumed_from"] for a in long_run.attempts()] == [None, 4, 6]
+
+
+def test_a_server_that_ends_before_it_is_healthy_has_failed_however_well(shared: Any) -> None:
+    python = shlex.quote(shared.document["python"])
+    program = f'#!/bin/sh\ncase "$2" in *inference) exit 0;; esac\nexec {python} "$@"\n'
+    shared.document["python"] = str(shared.set_program("python", program))
+
+    finished = shared.attempt()
+
+    assert finished.code == 1, finished.log
+    assert shared.attempts()[0]["reason"] == "failed"
+    assert "inference" in finished.lines("failed first")[0]
+
+
+def test_ordinary_words_of_failure_end_nothing() -> None:
+    assert failures.read_line("trainer failed with exit code 1") is None
+    assert failures.read_line("12:00:01   ERROR Error: Trainer failed with exit code 1") == ("trainer", 1)
+
+
+def test_output_without_end_keeps_no_signal_away(run: Any, until: Any) -> None:
+    program = (
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {shlex.quote(run.document["python"])} "$@"\n'
+        "exec yes 'a line of some length, over and over again, without an end that anybody has seen'\n"
+    )
+    run.document["python"] = str(run.set_program("python", program))
+    run.document["survive"]["requeue"] = False
+    with (run.run_dir / "out").open("wb") as out:
+        run.write()
+        process = subprocess.Popen(
+            [run.interpreter, run.folder / "job", run.folder / "launch.json"], env=run.variables, stdout=out
+        )
+        output = run.run_dir / "configs/attempts/1/prime_rl.log"
+        until(lambda: output.exists() and output.stat().st_size > 50_000_000)
+        process.terminate()
+        process.wait(timeout=60)
+
+    assert run.attempts()[0]["signals"] == ["SIGTERM"]
+    output.unlink()
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(run: Any) -> None:
+    run.write()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [run.interpreter, run.folder / "job", run.folder / "launch.json"],
+            env=run.variables,
+            stdout=full,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 0
+    assert run.attempts()[0]["reason"] == "finished"
+
+
+@pytest.mark.parametrize("lease", ['{"attempt": null}', "[]", '{"attempt": "seven"}', "torn"])
+def test_a_lease_that_says_nothing_is_none(run: Any, lease: str) -> None:
+    (run.folder / "lease.json").write_text(lease)
+
+    finished = run.attempt()
+
+    assert finished.code == 0, finished.log
+
+
+def test_an_attempt_that_nobody_saw_end_is_recorded_by_the_next(long_run: Any) -> None:
+    long_run.document["survive"]["beat_seconds"] = 0.1
+    folder = long_run.run_dir / "configs" / "attempts" / "1"
+    folder.mkdir(parents=True)
+    (folder / "started.json").write_text(json.dumps({"attempt": 1, "job_id": "17", "token": "3f2a"}))
+
+    long_run.attempt(SLURM_RESTART_COUNT="1")
+
+    assert [(a["attempt"], a["reason"]) for a in long_run.attempts()] == [(1, "lost"), (2, "finished")]
+
+
+def test_the_jobs_folders_go_over_what_prime_rl_sets_itself(run: Any) -> None:
+    run.set_config(env_vars={"TRITON_CACHE_DIR": "/mine"})
+
+    run.attempt()
+
+    variables = json.loads((run.run_dir / "configs/attempts/1/rl.json").read_text())["env_vars"]
+    assert variables["TRITON_CACHE_DIR"] == "/mine"
+    assert "/medarc-" in variables["VLLM_CACHE_ROOT"]

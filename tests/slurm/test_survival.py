@@ -113,7 +113,7 @@ def test_a_run_survives_a_requeue_a_time_limit_and_a_preemption(cluster, wait_fo
     assert ended["JobState"] == "COMPLETED", log
     attempts = submitted.attempts
     assert [a["reason"] for a in attempts] == ["requeued", "time-limit", "requeued", "finished"]
-    assert [a["requeued"] for a in attempts] == [False, True, False, False]
+    assert [a["requeued"] for a in attempts] == [True, True, True, False]
     assert [a["resumed_from"] for a in attempts] == [None, 4, 8, 12]
     assert [a["checkpoint"] for a in attempts] == [4, 8, 12, 16]
     assert steps_made(run) == [1, 2, 3, 4, 5, *range(5, 10), *range(9, 14), 13, 14, 15, 16]
