@@ -156,6 +156,7 @@ class Resolved:
         environments: Ids of the verifiers environments that the config names.
         max_steps: Training steps; `None` is without end.
         checkpoint_interval: Steps between checkpoints; `None` saves only at the end, or never.
+        saves: Whether the config saves checkpoints at all.
         wandb: Whether the config logs to Weights & Biases.
         memory_share: vLLM's share of its GPU's memory, between 0 and 1; `None` without vLLM.
         clean: The config itself asks for a fresh directory.
@@ -190,6 +191,7 @@ class Resolved:
     warnings: tuple[str, ...]
     host: Host | None
     ports: Mapping[str, Any] | None = None
+    saves: bool = True
     memory: MemoryNeeds | None = None
 
 

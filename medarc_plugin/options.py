@@ -135,6 +135,21 @@ def _warning(value: object) -> object:
 
 
 Seconds = Annotated[int, BeforeValidator(_warning)]
+
+
+def _patience(value: object) -> object:
+    text = str(_time(value))
+    if (time_seconds(text) or SHORTEST_PATIENCE) < SHORTEST_PATIENCE:
+        msg = f"{text!r} is less than a minute; a run is quiet for longer between two steps"
+        raise ValueError(msg)
+    return text
+
+
+SHORTEST_PATIENCE = 60
+"""Seconds of the shortest time that says anything about a run."""
+
+
+Patience = Annotated[str, BeforeValidator(_patience)]
 Time = Annotated[str, BeforeValidator(_time)]
 Size = Annotated[str, BeforeValidator(_size)]
 Amount = Annotated[str, BeforeValidator(_amount)]
@@ -297,7 +312,7 @@ class SlurmOptions(BaseModel):
     """Give the job back to the queue at its time limit, at a preemption, and when it fails after a new
     checkpoint; the next attempt goes on from the newest whole checkpoint. `--no-requeue` ends it instead."""
 
-    max_requeues: Annotated[Number, Field(ge=0), Knob(group="Job", metavar="N")] = 10
+    max_requeues: Annotated[Number, Field(ge=0, le=1_000_000), Knob(group="Job", metavar="N")] = 10
     """How often at most a job is started again."""
 
     signal_time: Annotated[
@@ -309,11 +324,13 @@ class SlurmOptions(BaseModel):
     which then ends in order. SLURM may send it up to a minute earlier. Less for a limit under 20 minutes.
     0 for no warning."""
 
-    ckpt_interval: Annotated[Number | None, Field(ge=1), Knob(group="Job", metavar="STEPS")] = None
+    ckpt_interval: Annotated[
+        Number | None, Field(ge=1, le=MOST_MINUTES), Knob(group="Job", metavar="STEPS")
+    ] = None
     """Steps between checkpoints: sets `ckpt.interval` of the config. What a run that is interrupted loses
     is what it did since the newest one."""
 
-    idle_timeout: Annotated[Time | None, Knob(group="Job", metavar="TIME")] = None
+    idle_timeout: Annotated[Patience | None, Knob(group="Job", metavar="TIME")] = None
     """End a run whose logs and GPUs are still for this long: minutes, H:MM:SS or D-HH:MM:SS. Unset:
     never."""
 
@@ -350,7 +367,7 @@ class SlurmOptions(BaseModel):
     """Begin with what earlier runs have compiled on such a node, and give back what this one compiles.
     `--no-warm-cache` begins with empty caches and leaves the warm copy alone."""
 
-    warm_cache_size: Annotated[Size, Knob(group="Environment", metavar="SIZE")] = "4G"
+    warm_cache_size: Annotated[Amount, Knob(group="Environment", metavar="SIZE")] = "4G"
     """The most that all warm copies of a user may take."""
 
     auto_auth: Annotated[bool, Knob(group="Environment", metavar=None)] = False

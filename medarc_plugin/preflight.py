@@ -110,11 +110,19 @@ def checkpoints_come_in_time(plan: JobPlan) -> Iterator[Problem]:
     resolved = plan.resolved
     if resolved.entrypoint == "inference" or resolved.checkpoint_interval is not None:
         return
-    if _limit(plan) is not None and resolved.max_steps != 1:
+    if not resolved.saves:
         yield Problem(
             "checkpoints",
-            f"no checkpoint interval is set: if {plan.options.time} is too short for the run, all of it is "
-            "lost, and it starts again from the beginning",
+            "the config has no [ckpt], so that nothing of the run is kept: no checkpoint and no weights",
+            "an empty [ckpt] saves at the end, --ckpt-interval STEPS now and then too",
+            fatal=False,
+        )
+    elif _limit(plan) is not None and resolved.max_steps != 1:
+        again = ", and it starts again from the beginning" if plan.options.requeue else ""
+        yield Problem(
+            "checkpoints",
+            "no checkpoint interval is set: if the time limit is too short for the run, all of it is lost"
+            f"{again}",
             "--ckpt-interval STEPS saves now and then",
             fatal=False,
         )

@@ -87,6 +87,8 @@ def show_plan(prepared: Prepared) -> None:
             ("memory", allocation.memory or "the cluster's default (--mem-per-gpu sets it)"),
             ("time limit", allocation.time or "the partition's default (--time sets it)"),
         ]
+        if resolved.entrypoint != "inference":
+            rows.append(("survives", _survival_words(prepared)))
         for name in ("partition", "account", "qos"):
             value = getattr(allocation, name)
             rows.append((name, f"{value} ({sources[name]})" if value else "the cluster's default"))
@@ -167,6 +169,26 @@ def _listed(parts: Mapping[str, int]) -> str:
 
 def _gib(size: int | None) -> str:
     return f"{(size or 0) / 2**30:.1f}"
+
+
+def _survival_words(prepared: Prepared) -> str:
+    """Say what an end that is not the run's own comes to."""
+    from medarc_plugin.options import warning_seconds
+
+    options, resolved = prepared.settled.options, prepared.plan.resolved
+    if not resolved.saves:
+        saved = "no checkpoints"
+    elif resolved.checkpoint_interval is None:
+        saved = "a checkpoint at the end"
+    else:
+        saved = f"a checkpoint every {resolved.checkpoint_interval} steps"
+    if not options.requeue:
+        return f"not requeued; {saved}"
+    seconds = warning_seconds(options)
+    warned = (
+        f"warned {seconds} s ahead of its time limit" if seconds else "no warning ahead of its time limit"
+    )
+    return f"requeued up to {options.max_requeues} times, {warned}; {saved}"
 
 
 def _config_words(prepared: Prepared) -> str:

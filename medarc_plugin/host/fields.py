@@ -233,7 +233,7 @@ def facts(document: Document, entrypoint: str) -> Document:
 
     Returns:
         `output_dir`, `run_dir_name`, `train`, `infer`, `gpus_per_node`, `model`, `environments`,
-        `max_steps`, `checkpoint_interval`, `wandb`, `memory_share`, `clean`, `dry_run`, `resume`.
+        `max_steps`, `checkpoint_interval`, `saves`, `wandb`, `memory_share`, `clean`, `dry_run`, `resume`.
 
     Raises:
         FieldError: A number is none.
@@ -248,6 +248,7 @@ def facts(document: Document, entrypoint: str) -> Document:
         "resume": get(document, "resume") not in (None, False),
         "max_steps": None,
         "checkpoint_interval": None,
+        "saves": False,
         "wandb": False,
         "environments": [],
     }
@@ -272,6 +273,7 @@ def facts(document: Document, entrypoint: str) -> Document:
         trainer = "trainer." if entrypoint == "rl" else ""
         found["model"] = get(document, f"{trainer}model.name") or get(document, "model.name")
         found["max_steps"] = _first(document, f"{trainer}max_steps", "max_steps")
+        found["saves"] = any(isinstance(get(document, path), dict) for path in (f"{trainer}ckpt", "ckpt"))
         found["checkpoint_interval"] = _first(document, f"{trainer}ckpt.interval", "ckpt.interval")
         found["wandb"] = any(
             isinstance(get(document, path), dict) for path in (f"{trainer}monitors.wandb", "monitors.wandb")

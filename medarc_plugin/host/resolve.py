@@ -266,6 +266,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         environments=tuple(found["environments"]),
         max_steps=found["max_steps"],
         checkpoint_interval=found["checkpoint_interval"],
+        saves=found["saves"],
         wandb=found["wandb"],
         memory_share=found["memory_share"],
         clean=found["clean"],

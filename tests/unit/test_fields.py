@@ -229,6 +229,7 @@ def test_the_rest_of_what_a_plan_needs() -> None:
         "resume": True,
         "max_steps": 7,
         "checkpoint_interval": 3,
+        "saves": True,
         "wandb": True,
         "environments": ["reverse-text", "b"],
         "train": 1,

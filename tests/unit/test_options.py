@@ -20,6 +20,7 @@ from medarc_plugin.options import (
     knobs,
     megabytes,
     time_seconds,
+    warning_seconds,
 )
 
 
@@ -249,3 +250,23 @@ def test_nothing_of_a_cluster_is_a_default() -> None:
 def test_the_choices_of_a_field_are_known() -> None:
     assert choices("gpu_flag") == ("gres", "gpus-per-node", "gpus")
     assert choices("partition") == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 120),
+        ({"time": "UNLIMITED"}, 120),
+        ({"time": "4:00:00"}, 120),
+        ({"time": "10"}, 60),
+        ({"time": "3"}, 0),
+        ({"time": "10", "signal_time": 90}, 90),
+        ({"signal_time": 0}, 0),
+    ],
+)
+def test_a_short_job_is_warned_less_early(given: Any, seconds: int) -> None:
+    assert warning_seconds(SlurmOptions.model_validate(given)) == seconds
+
+
+def test_an_idle_timeout_under_a_minute_is_refused() -> None:
+    assert "less than a minute" in refusal(idle_timeout="0:30")

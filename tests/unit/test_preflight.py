@@ -91,3 +91,29 @@ def test_all_problems_are_found_at_once(work: Path) -> None:
     options = {"project_dir": work / "no", "template_path": work / "no.j2", "env": ["MISSING"]}
 
     assert len(problems(make_plan(work / "a", options))) == 3
+
+
+def test_a_time_limit_without_checkpoints_on_the_way_is_said_to_cost_the_run(work: Path) -> None:
+    (found,) = problems(make_plan(work / "a", {"time": "4:00:00"}))
+    (once,) = problems(make_plan(work / "a", {"time": "4:00:00", "requeue": False}))
+
+    assert not found.fatal
+    assert found.message.endswith("all of it is lost, and it starts again from the beginning")
+    assert once.message.endswith("all of it is lost")
+    assert "--ckpt-interval" in (found.hint or "")
+    assert problems(make_plan(work / "a", {"time": "4:00:00"}, checkpoint_interval=5)) == []
+
+
+def test_a_run_that_saves_nothing_is_told_so(work: Path) -> None:
+    (found,) = problems(make_plan(work / "a", saves=False))
+
+    assert "nothing of the run is kept" in found.message
+
+
+def test_a_warning_at_the_start_is_refused(work: Path) -> None:
+    plan = make_plan(work / "a", {"time": "5", "signal_time": 250}, checkpoint_interval=5)
+
+    (found,) = problems(plan)
+
+    assert found.fatal
+    assert "--signal-time 250" in found.message
