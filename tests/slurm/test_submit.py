@@ -195,6 +195,7 @@ def test_a_requeued_job_appends_to_its_log_and_goes_on(cluster, wait_for_job):
     submitted = cluster.submit("sft", "--output-dir", "runs/x", "--gpus", "1", STANDIN_WAIT_FOR=str(gate))
     eventually((cluster.folder / "report.json").exists)
     assert cluster.run("scontrol", "requeue", submitted.job).returncode == 0
+    eventually((submitted.run / "configs/launch/attempts.jsonl").exists)
     gate.touch()
 
     ended = wait_for_job(submitted.job, seconds=120)
