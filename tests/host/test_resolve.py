@@ -192,7 +192,8 @@ def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, tmp_path, entry
     resolved = json.loads((tmp_path / f"runs/x/configs/{entrypoint}.json").read_text())
     lease = Lease(12000, 64, None)
 
-    config = attempt_config(launch, resolved, lease, {"step": 4, "dir": None}, 0.25)
+    folders = {"TMPDIR": "/tmp/medarc-0123abcd/tmp"}
+    config = attempt_config(launch, resolved, lease, {"step": 4, "dir": None}, 0.25, folders)
     server, rest = split_server(config)
 
     for name, document in (("inference", server), (entrypoint, rest)):
