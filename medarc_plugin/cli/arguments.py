@@ -313,12 +313,14 @@ def help_text(usage: str, summary: str) -> str:
     rows = [("Launch", f"{name} {metavar}", text) for name, (metavar, text) in VALUE_FLAGS.items()]
     rows += [("Launch", name, text) for name, text in (SWITCHES | PRIME_RL_FLAGS).items()]
     for name, knob in knobs().items():
-        spelling = ", ".join([*knob.flags, flag(name)])
         metavar = "" if knob.metavar is None else f" {knob.metavar}"
         info = SlurmOptions.model_fields[name]
+        # Of a switch that is on, people type the other form.
+        denied = [f"--no-{flag(name)[2:]}"] if info.default is True else []
+        spelling = ", ".join([*knob.flags, flag(name), *denied])
         text = " ".join((info.description or "").split())
         if info.default not in (None, (), False) and not choices(name):
-            text += f" Default: {info.default}."
+            text += f" Default: {'on' if info.default is True else info.default}."
         if knob.repeatable:
             text += " Repeatable."
         rows.append((knob.group, spelling + metavar, text))
