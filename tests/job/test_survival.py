@@ -662,3 +662,25 @@ def test_the_jobs_folders_go_over_what_prime_rl_sets_itself(run: Any) -> None:
     variables = json.loads((run.run_dir / "configs/attempts/1/rl.json").read_text())["env_vars"]
     assert variables["TRITON_CACHE_DIR"] == "/mine"
     assert "/medarc-" in variables["VLLM_CACHE_ROOT"]
+
+
+def test_a_killed_owner_leaves_nothing_that_has_lost_its_environment(
+    run: Any, until: Any, tmp_path: Path
+) -> None:
+    # As a program that writes its title over it; it leaves a child of the same kind behind.
+    program = (
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {shlex.quote(run.document["python"])} "$@"\n'
+        f"env -i sleep 600 &\necho $! > {tmp_path}/child\necho $$ > {tmp_path}/self\n"
+        f"touch {tmp_path}/ready\nexec env -i sleep 600\n"
+    )
+    run.document["python"] = str(run.set_program("python", program))
+    process = run.start()
+    until((tmp_path / "ready").exists)
+    pids = [int((tmp_path / name).read_text()) for name in ("child", "self")]
+    # The guardian is told of a process once it is started.
+    until((run.run_dir / "configs" / "launch" / "state.json").exists)
+
+    process.kill()
+
+    until(lambda: not any(map(alive, pids)))
+    run.finish(process)
