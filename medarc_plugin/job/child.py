@@ -26,6 +26,9 @@ REAP_SECONDS = 1.0
 KILL_SECONDS = 3.0
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+
+GONE = ("Z", "X")
+"""States of a process that has ended and is not waited for yet."""
 _ROUNDS = 50
 
 
@@ -148,24 +151,26 @@ def process_table() -> dict[int, tuple[int, str]]:
     for name in os.listdir("/proc"):  # noqa: PTH208 - many entries, asked for often
         if not name.isdigit():
             continue
-        try:
-            stat = Path("/proc", name, "stat").read_text(errors="replace")
-        except OSError:
-            continue
-        # The name in the second field may hold spaces and brackets: count from its end.
-        state, parent = stat.rpartition(")")[2].split()[:2]
-        table[int(name)] = (int(parent), state)
+        fields = _stat(name)
+        if fields:
+            table[int(name)] = (int(fields[1]), fields[0])
     return table
 
 
 def started_at(process: int) -> str:
     """When a process started, by field 22 of proc(5)'s stat; empty when it is gone or a zombie."""
+    fields = _stat(str(process))
+    return "" if not fields or fields[0] in GONE else fields[19]
+
+
+def _stat(process: str) -> list[str]:
+    """Read proc(5)'s stat of a process, from its third field on; nothing when it is gone."""
     try:
-        stat = Path("/proc", str(process), "stat").read_text(errors="replace")
+        stat = Path("/proc", process, "stat").read_text(errors="replace")
     except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]
+        return []
+    # The name in the second field may hold spaces and brackets: count from its end.
+    return stat.rpartition(")")[2].split()
 
 
 def descendants(spare: Iterable[int] = ()) -> tuple[int, ...]:
@@ -174,19 +179,28 @@ def descendants(spare: Iterable[int] = ()) -> tuple[int, ...]:
     Zombies are left out, and so is whatever stands in `spare`.
     """
     table = process_table()
-    below: dict[int, list[int]] = {}
+    return tuple(pid for pid in below(os.getpid(), table, spare) if table[pid][1] not in GONE)
+
+
+def below(root: int, table: Mapping[int, tuple[int, str]], spare: Iterable[int] = ()) -> list[int]:
+    """List all processes below one, in whatever state.
+
+    Args:
+        root: The process.
+        table: What `process_table` returned.
+        spare: Processes to leave out, with all below them.
+    """
+    children: dict[int, list[int]] = {}
     for pid, (parent, _) in table.items():
-        below.setdefault(parent, []).append(pid)
-    found, left = [], list(below.get(os.getpid(), ()))
+        children.setdefault(parent, []).append(pid)
+    found, left = [], list(children.get(root, ()))
     spared = set(spare)
     while left:
         pid = left.pop()
-        if pid in spared:
-            continue
-        left += below.get(pid, ())
-        if table[pid][1] not in ("Z", "X"):
+        if pid not in spared:
             found.append(pid)
-    return tuple(found)
+            left += children.get(pid, ())
+    return found
 
 
 def signal_all(number: int, spare: Iterable[int] = ()) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .child import started_at
+from .config import read
 from .guardian import kill_marked
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ class Fence:
         self._next = now + self._seconds
         self._beats += 1
         self._write(ended=False)
-        claim = _read(self._lease) or {}
-        number = claim.get("attempt")
+        number = read(self._lease).get("attempt")
         return not (isinstance(number, int) and number > self._me.attempt)
 
     def end(self) -> None:
@@ -165,7 +165,7 @@ class Fence:
         """
         found = []
         for path in self._attempts.glob("*/heartbeat.json"):
-            beat = _read(path)
+            beat = read(path)
             if beat and not beat.get("ended"):
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     found.append(_identity(beat))
@@ -186,14 +186,14 @@ class Fence:
         """Wait until an attempt ends or misses its beats."""
         path = self._attempts / str(older.attempt) / "heartbeat.json"
         step = self._seconds / 5
-        last, silent, waited = _read(path), 0.0, 0.0
+        last, silent, waited = read(path), 0.0, 0.0
         while waited < beats * self._seconds + step:
             if not last or last.get("ended") or self._is_dead(older):
                 return True
             pause(step)
             self.beat()
             waited += step
-            seen = _read(path)
+            seen = read(path)
             silent = silent + step if seen == last else 0.0
             last = seen
             if silent >= SILENT_BEATS * self._seconds:
@@ -221,14 +221,6 @@ def _boot() -> str:
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())
     return f"{boot}/{namespace}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _replace(path: Path, document: Mapping[str, Any]) -> None:

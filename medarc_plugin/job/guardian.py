@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .child import process_table, started_at
+from .child import GONE, below, process_table, started_at
 from .record import append_attempt, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from .log import Log
 
@@ -117,16 +117,7 @@ def _guard(pipe: int, mark: str, log: Log) -> None:
         return
     followed = [word[len(_PROCESS) :].decode().split() for word in words if word.startswith(_PROCESS)]
     roots = {int(said[0]) for said in followed if len(said) > 1 and started_at(int(said[0])) == said[1]}
-    count = 0
-    for _ in range(_ROUNDS):
-        pids = {*marked(mark), *below(roots)}
-        count = max(count, len(pids))
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        if not pids:
-            break
-        time.sleep(_ROUND_SECONDS)
+    count = _kill(lambda: {*marked(mark), *_led_by(roots)})
     for word in filter(None, words):
         if word.startswith(_LINE):
             _append(word)
@@ -143,27 +134,27 @@ def _append(word: bytes) -> None:
         append_attempt(Path(said["folder"]), {**said["line"], "ended": now()})
 
 
-def below(roots: set[int]) -> set[int]:
+def _led_by(roots: set[int]) -> set[int]:
     """List processes and all that runs below them, and in their process groups."""
     table = process_table()
-    found = {pid for pid in roots if pid in table}
-    while True:
-        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
-        if not more:
-            break
-        found |= more
+    found = {pid for pid in roots if pid in table}.union(*(below(root, table) for root in roots))
     for pid in table:
         with contextlib.suppress(OSError):
             if os.getpgid(pid) in roots:
                 found.add(pid)
-    return {pid for pid in found if table[pid][1] not in ("Z", "X")}
+    return {pid for pid in found if table[pid][1] not in GONE}
 
 
 def kill_marked(mark: str) -> int:
     """Kill what carries a mark, and return how many processes that were."""
+    return _kill(lambda: set(marked(mark)))
+
+
+def _kill(find: Callable[[], set[int]]) -> int:
+    """Kill processes until none is found any more, and return how many there were at once."""
     count = 0
     for _ in range(_ROUNDS):
-        pids = list(marked(mark))
+        pids = find()
         count = max(count, len(pids))
         for pid in pids:
             with contextlib.suppress(OSError):

@@ -83,7 +83,6 @@ REQUEUE_SECONDS = 60.0
 # A model of hundreds of gigabytes takes its time on a network file system.
 EXPORT_SECONDS = 3600.0
 EXPORT_LINES = 12
-NO_CHECKPOINT = 10
 
 
 class ConfigError(Exception):
@@ -131,6 +130,11 @@ class Owner:
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
         adopt_orphans()
+
+    @property
+    def _spare(self) -> tuple[int, ...]:
+        """Processes below this one that are not the run's."""
+        return () if self.guardian.pid is None else (self.guardian.pid,)
 
     def own(self) -> int:
         """Run the attempt, clean up, record it, and give the job back to the queue when that helps."""
@@ -433,7 +437,7 @@ class Owner:
         supervisor = Supervisor(
             log,
             launch.survive.grace_seconds,
-            [pid for pid in (self.guardian.pid,) if pid],
+            self._spare,
             self._note_signal,
             self._seconds_to_hold_the_end,
             watch.tick,
@@ -453,7 +457,7 @@ class Owner:
         except OSError as error:
             attempt.reason = FAILED
             log.say(f"prime-rl cannot be started: {error}")
-            end_all(self._note_signal, spare=[self.guardian.pid or 0])
+            end_all(self._note_signal, spare=self._spare)
             return None
         outcome = supervisor.run()
         watch.stop()
@@ -566,6 +570,7 @@ class Owner:
     def _export(self) -> None:
         """Write the last checkpoint's weights for others to load; a finished run is finished without."""
         # The classes of torch's world are nothing to load for a run that does not come here.
+        from .borrowed import NO_CHECKPOINT
         from .export import export_command
 
         launch, log = self.launch, self.log
@@ -617,7 +622,7 @@ class Owner:
         """Note a signal that arrives when the training is over: what is left to do is cut short."""
         self._stopped = self._stopped or number
         self._note_signal(number)
-        signal_all(signal.SIGTERM, [pid for pid in (self.guardian.pid,) if pid])
+        signal_all(signal.SIGTERM, self._spare)
 
     def _describe(self, component: str, code: int) -> failures.Failure:
         folder = record.attempt_folder(self.launch.run_dir, self.attempt.number)
@@ -708,8 +713,7 @@ class Owner:
 
     def _clean_up(self) -> None:
         """Leave nothing behind on the node."""
-        spare = [pid for pid in (self.guardian.pid,) if pid]
-        end_all(self._note_signal, spare=spare, grace=0.0)
+        end_all(self._note_signal, spare=self._spare, grace=0.0)
         reap(())
         if self.caches is None:
             return

@@ -121,11 +121,6 @@ class Supervisor:
         self._term_at: float | None = None
         self._kill_at: float | None = None
 
-    @property
-    def component(self) -> tuple[str, int] | None:
-        """Who has failed first so far, and its exit code."""
-        return self._component
-
     def start(
         self,
         name: str,
@@ -212,8 +207,7 @@ class Supervisor:
         self._on_signal(number)
         if number in (signal.SIGTERM, signal.SIGUSR2):
             self._end("signalled", wait=self._hold_end() if number == signal.SIGUSR2 else 0.0)
-            # SIGTERM has the last word: somebody may cancel what SLURM has only warned.
-            self._stop = number if number == signal.SIGTERM else self._stop or number
+            self._remember(number)
         elif number == signal.SIGINT and again:
             self._kill_at = time.monotonic()
         else:
@@ -221,7 +215,14 @@ class Supervisor:
                 send(started.process, number)
             if number in (signal.SIGINT, signal.SIGHUP):
                 self._end("signalled", wait=self._grace)
-                self._stop = self._stop or number
+                self._remember(number)
+
+    def _remember(self, number: int) -> None:
+        """Keep the signal that ends the run: the first one, unless SIGTERM comes.
+
+        That has the last word: somebody may cancel what SLURM has only warned.
+        """
+        self._stop = number if number == signal.SIGTERM else self._stop or number
 
     def _judge(self, verdict: Verdict) -> None:
         self._log.say(verdict.text)
@@ -282,7 +283,7 @@ class Supervisor:
 
     def _receive_late(self, number: int) -> None:
         self._on_signal(number)
-        self._stop = number if number == signal.SIGTERM else self._stop or number
+        self._remember(number)
 
     def _relay(self, *, last: bool = False) -> None:
         """Copy what was printed into the job's log, and listen for failures in it.
