@@ -12,7 +12,6 @@ Silence is measured by this process's own clock: clocks of two nodes are not com
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .child import started_at
 from .config import read
 from .guardian import kill_marked
+from .record import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -151,11 +151,11 @@ class Fence:
     def _write(self, *, ended: bool) -> None:
         path = self._attempts / str(self._me.attempt) / "heartbeat.json"
         with contextlib.suppress(OSError):
-            _replace(path, {**asdict(self._me), "beat": self._beats, "ended": ended})
+            write_whole(path, {**asdict(self._me), "beat": self._beats, "ended": ended})
 
     def _claim(self) -> None:
         with contextlib.suppress(OSError):
-            _replace(self._lease, asdict(self._me))
+            write_whole(self._lease, asdict(self._me))
 
     def _others(self) -> list[Identity]:
         """The earlier attempts that nobody saw end.
@@ -221,9 +221,3 @@ def _boot() -> str:
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())
     return f"{boot}/{namespace}"
-
-
-def _replace(path: Path, document: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    draft.replace(path)

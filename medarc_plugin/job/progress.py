@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .formats import EVALS, MAIN, ORCHESTRATOR, TRAINER, Format, read_line, seconds
+from .record import write_whole
 from .tail import Tail
 
 if TYPE_CHECKING:
@@ -454,26 +455,6 @@ def duration(length: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number) or "0 s"
 
 
-def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state.json` so that whoever reads it finds a whole one.
-
-    Args:
-        path: The file.
-        state: What it holds.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
-
-
 class StateFile:
     """`state.json`: written when something changed, at most once a second, and now and then anyway.
 
@@ -507,7 +488,7 @@ class StateFile:
         if not at_once and (since < INTERVAL or (facts == self._last and since < HEARTBEAT)):
             return False
         self._written, self._last = now, facts
-        write_state(self.path, state)
+        write_whole(self.path, state)
         return True
 
 

@@ -10,6 +10,7 @@ was passed on to prime-rl.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -63,6 +64,26 @@ def write_attempt(run_dir: Path, number: int, name: str, document: Mapping[str, 
     path = attempt_folder(run_dir, number) / f"{name}.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def write_whole(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON file so that whoever reads it finds a whole one.
+
+    Args:
+        path: The file.
+        document: What it holds.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def append_signal(run_dir: Path, number: int, name: str) -> None:

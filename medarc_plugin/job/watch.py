@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from .formats import MAIN
 from .gpuwatch import GpuWatch
 from .idle import IdleWatch, LogActivity
-from .progress import DONE, Progress, StateFile, write_state
+from .progress import DONE, Progress, StateFile
+from .record import write_whole
 from .supervise import Verdict
 
 if TYPE_CHECKING:
@@ -146,6 +147,6 @@ def write_end(attempt: Attempt, config: Mapping[str, Any], log: Log) -> None:
     progress = Progress(launch.run_dir, launch.entrypoint, config)
     progress.enter(ENDED)
     try:
-        write_state(launch.folder / "state.json", document(attempt, progress, log))
+        write_whole(launch.folder / "state.json", document(attempt, progress, log))
     except OSError as error:
         log.say(f"state.json cannot be written: {error}")

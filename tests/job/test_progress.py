@@ -11,7 +11,8 @@ import pytest
 
 from medarc_plugin.job import gpuwatch, progress
 from medarc_plugin.job.gpuwatch import GpuWatch, Reading, parse_readings
-from medarc_plugin.job.progress import Progress, StateFile, duration, write_state
+from medarc_plugin.job.progress import Progress, StateFile, duration
+from medarc_plugin.job.record import write_whole
 from medarc_plugin.job.tail import BACKLOG, Tail, last_lines
 
 START = 1_787_306_400.0
@@ -459,9 +460,9 @@ def test_logs_tell_where_metrics_are_turned_off(written: Written, follow: Any) -
 
 def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    write_state(path, {"phase": "training"})
+    write_whole(path, {"phase": "training"})
     before = path.stat().st_ino
-    write_state(path, {"phase": "done"})
+    write_whole(path, {"phase": "done"})
 
     assert json.loads(path.read_text()) == {"phase": "done"}
     assert path.stat().st_ino != before
@@ -473,7 +474,7 @@ def test_a_state_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:
     path.mkdir()
 
     with pytest.raises(OSError, match="state"):
-        write_state(path, {})
+        write_whole(path, {})
 
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
 
