@@ -1,0 +1,158 @@
+"""When what happened, from the logs that prime-rl and vLLM write: the same for any launcher.
+
+Both logging libraries write whole seconds of local time, so that a moment is right to a second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TIME = re.compile(r"(?:^|\s)(\d\d):(\d\d):(\d\d)\s")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Something that a log tells.
+
+    Attributes:
+        name: What happened.
+        log: Whose log tells it.
+        pattern: Found in the line; an empty one is the log's first line with a time.
+    """
+
+    name: str
+    log: str
+    pattern: str
+
+
+MOMENTS = (
+    Moment("launcher has imported", "launcher", ""),
+    Moment("vLLM's server has imported", "inference", ""),
+    Moment("vLLM's engine begins", "inference", r"Initializing a V1 LLM engine"),
+    Moment("model is loaded", "inference", r"Model loading took"),
+    Moment("model is compiled", "inference", r"torch\.compile (?:takes|took)|Compiling a graph"),
+    Moment("memory is measured", "inference", r"GPU KV cache size"),
+    Moment("CUDA graphs are captured", "inference", r"Graph capturing finished"),
+    Moment("vLLM is healthy", "inference", r"Application startup complete"),
+    Moment("orchestrator has imported", "orchestrator", ""),
+    Moment("orchestrator has found vLLM", "orchestrator", r"[Ii]nference pool ready"),
+    Moment("orchestrator's loop begins", "orchestrator", r"Starting orchestrator loop"),
+    Moment("trainer has imported", "trainer", ""),
+    Moment("first batch of rollouts", "orchestrator", r"Step \d+ \|"),
+    Moment("first step of the trainer", "trainer", r"Step \d+ \|"),
+)
+
+
+def timeline(logs: dict[str, list[Path]], began: float) -> dict[str, float | None]:
+    """Say how many seconds after a job's start each moment was.
+
+    Args:
+        logs: Files of each log's name; the first that tells a moment counts.
+        began: The job's start, in seconds since the epoch.
+
+    Returns:
+        Seconds by moment; `None` where no log tells.
+    """
+    lines = {name: [line for file in files for line in _timed_lines(file)] for name, files in logs.items()}
+    found: dict[str, float | None] = {}
+    for moment in MOMENTS:
+        at = next(
+            (time for time, text in lines.get(moment.log, []) if re.search(moment.pattern, text)),
+            None,
+        )
+        found[moment.name] = None if at is None else seconds_after(at, began)
+    return found
+
+
+def seconds_after(clock: tuple[int, int, int], began: float) -> float:
+    """How long after `began` a local clock showed a time, within the day that follows."""
+    start = datetime.fromtimestamp(began)  # noqa: DTZ006 - logs have local time
+    at = start.replace(hour=clock[0], minute=clock[1], second=clock[2], microsecond=0)
+    if at < start - timedelta(seconds=2):
+        at += timedelta(days=1)
+    return (at - start).total_seconds()
+
+
+def _timed_lines(file: Path) -> list[tuple[tuple[int, int, int], str]]:
+    if not file.exists():
+        return []
+    text = _COLOURS.sub("", file.read_text(encoding="utf-8", errors="replace"))
+    timed = []
+    for line in text.splitlines():
+        found = _TIME.search(line[:80])
+        if found:
+            timed.append(((int(found[1]), int(found[2]), int(found[3])), line))
+    return timed
+
+
+def logs_of(run_dir: Path, attempt: int = 1, launcher: Path | None = None) -> dict[str, list[Path]]:
+    """Where the logs of one attempt are.
+
+    Args:
+        run_dir: The run directory.
+        attempt: Which attempt.
+        launcher: What a launcher that was started by hand printed.
+    """
+    own = run_dir / "configs" / "attempts" / str(attempt)
+    theirs = run_dir / "logs" / f"attempt_{attempt}"
+    return {
+        "launcher": [launcher or own / "prime_rl.log"],
+        "inference": [own / "inference.log", theirs / "inference.log"],
+        "orchestrator": [theirs / "orchestrator.log"],
+        "trainer": [theirs / "trainer.log"],
+    }
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of prime-rl's metrics file."""
+    file = run_dir / "metrics.jsonl"
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a run that was killed
+            continue
+    return rows
+
+
+def step_seconds(run_dir: Path) -> dict[str, Any]:
+    """How long the trainer's steps took, the first one left out: it compiles.
+
+    Returns:
+        `steps`, and the medians `median` and, of the parts, `wait_for_batch` and
+        `forward_backward`, in seconds.
+    """
+    rows = [row for row in metrics(run_dir) if "time/forward_backward" in row]
+    rows = sorted(rows, key=lambda row: row["step"])[1:]
+    middle = {
+        name: round(median(row[key] for row in rows), 3) if rows else None
+        for name, key in (
+            ("median", "time/step"),
+            ("wait_for_batch", "time/wait_for_batch"),
+            ("forward_backward", "time/forward_backward"),
+        )
+        if all(key in row for row in rows)
+    }
+    total = round(sum(row["time/step"] for row in rows), 1)
+    return {"steps": len(rows), **middle, "sum": total}
+
+
+def rewards(run_dir: Path) -> list[tuple[int, float]]:
+    """Mean reward of the rollouts that each step trained on."""
+    found = {}
+    for row in metrics(run_dir):
+        values = [
+            value for key, value in row.items() if re.fullmatch(r"train/agg/effective/[^/]+/reward/mean", key)
+        ]
+        if values:
+            found[int(row["step"])] = sum(values) / len(values)
+    return sorted(found.items())

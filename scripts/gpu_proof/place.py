@@ -1,0 +1,161 @@
+"""Where a proof happens: its folder, the programs that it calls, and how long it may take."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMAND_SECONDS = 300.0
+
+
+class StageError(Exception):
+    """A stage did not come to its end; the message says why, for the table."""
+
+
+class OutOfTimeError(StageError):
+    """The time budget is used up."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every stage needs to know.
+
+    Attributes:
+        work: The proof's folder: data, runs, logs and results.
+        prime_rl: prime-rl's checkout.
+        python: prime-rl's interpreter.
+        gpus: GPUs of this machine.
+        ends: When the budget is used up, on the monotonic clock.
+        stopped: Set when the proof is to end early.
+    """
+
+    work: Path
+    prime_rl: Path
+    python: Path
+    gpus: int
+    ends: float
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def sandbox(self) -> Path:
+        """The private SLURM."""
+        return self.work / "slurm"
+
+    @property
+    def tiny(self) -> Path:
+        """Model and data."""
+        return self.work / "tiny"
+
+    def run_dir(self, name: str) -> Path:
+        """A run's directory."""
+        return self.work / "runs" / name
+
+    def log(self, stage: str) -> Path:
+        """What a stage called and what that printed."""
+        return self.work / "logs" / f"{stage}.log"
+
+    def result(self, stage: str) -> Path:
+        """What a stage found; only a stage that came to its end has one."""
+        return self.work / "results" / f"{stage}.json"
+
+    def seconds_left(self) -> float:
+        """What is left of the budget."""
+        return self.ends - time.monotonic()
+
+    def pause(self, seconds: float = 0.5) -> None:
+        """Wait a little.
+
+        Raises:
+            OutOfTimeError: The budget is used up, or the proof was stopped.
+        """
+        if self.stopped.wait(min(seconds, max(self.seconds_left(), 0.0))):
+            raise OutOfTimeError("stopped")
+        if self.seconds_left() <= 0:
+            raise OutOfTimeError("the time budget was used up")
+
+
+def program(name: str, place: Place) -> Path:
+    """Find a program: beside this interpreter, else beside prime-rl's.
+
+    Raises:
+        StageError: It is in neither.
+    """
+    folders = (Path(sys.executable).parent, place.python.parent)
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    raise StageError(f"{name} was found neither in {folders[0]} nor in {folders[1]}")
+
+
+def call(
+    place: Place,
+    stage: str,
+    command: Sequence[str | Path],
+    *,
+    seconds: float = COMMAND_SECONDS,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command, keep what it printed in the stage's log, return its standard output.
+
+    Raises:
+        StageError: It failed, or took too long.
+    """
+    words = [str(word) for word in command]
+    log = place.log(stage)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            words,
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=max(min(seconds, place.seconds_left()), 1.0),
+            cwd=CHECKOUT,
+            env={**os.environ, **(environment or {})},
+        )
+        code, out, err = str(done.returncode), done.stdout, done.stderr
+    except subprocess.TimeoutExpired as error:
+        code, out, err = "none, it took too long", _text(error.stdout), _text(error.stderr)
+    with log.open("a", encoding="utf-8") as handle:
+        handle.write(f"$ {shlex.join(words)}\n{out}{err}")
+        handle.write(f"# exit code {code}, {time.monotonic() - began:.1f} s\n\n")
+    if code != "0":
+        last = (err.strip() or out.strip() or "it printed nothing").splitlines()
+        shown = next((line for line in last if line.startswith("error:")), last[-1])
+        raise StageError(f"{Path(words[0]).name} failed (exit code {code}): {shown}")
+    return out
+
+
+def _text(data: bytes | str | None) -> str:
+    return data.decode(errors="replace") if isinstance(data, bytes) else data or ""
+
+
+def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Write a file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Read a file; `None` when there is none or it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,341 @@
+"""What is shown, a function for each: it submits, waits, measures, and returns what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpu_proof import jobs, moments, rewards
+from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SFT = "sft"
+ONE, TWO, REQUEUED, NEIGHBOUR = "rl-one", "rl-two", "rl-requeued", "rl-neighbour"
+BY_HAND, SECOND_BY_HAND = "by-hand", "second-by-hand"
+
+RESUME_AFTER = 5
+KILL_AFTER = 10
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to show.
+
+    Attributes:
+        name: Its name.
+        shows: What it shows, in a few words.
+        run: Does it; returns what goes into the table.
+        after: Stages that must be done before.
+        gpus: GPUs that it takes.
+        seconds: How long it takes about; it is not begun with less of the budget left.
+        beside: A stage that must be at work meanwhile.
+    """
+
+    name: str
+    shows: str
+    run: Callable[[Place], dict[str, Any]]
+    after: tuple[str, ...] = ()
+    gpus: int = 0
+    seconds: int = 60
+    beside: str | None = None
+
+
+def make_tiny(place: Place) -> dict[str, Any]:
+    """Write the model and the data."""
+    began = time.monotonic()
+    jobs.move_aside(place.tiny)
+    call(place, "tiny", [place.python, jobs.example("make_tiny.py"), place.tiny])
+    return {"seconds": round(time.monotonic() - began, 1)}
+
+
+def train_sft(place: Place) -> dict[str, Any]:
+    """Fine-tune the tiny model."""
+    arguments: list[str | Path] = ["@", jobs.example("sft.toml"), "--gpus", "1", "--hf-hub-offline"]
+    arguments += ["--model.name", place.tiny / "model", "--data.name", place.tiny / "data"]
+    job = jobs.submit(place, SFT, "sft", arguments, SFT)
+    submit_rl_one(place, job)
+    jobs.follow_to_success(place, job)
+    return told(place, job) | {"weights": str(weights(job.run_dir))}
+
+
+def rl_arguments(place: Place, *shape: str) -> list[str | Path]:
+    """What every RL run of the proof is started with.
+
+    The model is what SFT will have exported at its end: it need not be there when RL is submitted.
+    """
+    with jobs.example("sft.toml").open("rb") as file:
+        last = tomllib.load(file)["max_steps"]
+    model = place.run_dir(SFT) / "weights" / f"step_{last}"
+    return ["@", jobs.example("rl.toml"), *shape, "--hf-hub-offline", "--model.name", model]
+
+
+def submit_rl_one(place: Place, sft: jobs.Job | None) -> jobs.Job:
+    """Submit RL on one GPU; behind an SFT that is queued, SLURM starts it when that has ended well."""
+    after = () if sft is None else ("--dependency", f"afterok:{sft.job_id}")
+    job = jobs.submit(place, ONE, "rl", rl_arguments(place, "--single-gpu", *after), ONE)
+    write_json(place.work / f"{ONE}.json", {"job_id": job.job_id})
+    return job
+
+
+def rl_one(place: Place) -> dict[str, Any]:
+    """RL with trainer and vLLM on one GPU, nothing compiled before."""
+    submitted = read_json(place.work / f"{ONE}.json")
+    job = jobs.Job(submitted["job_id"], place.run_dir(ONE)) if submitted else submit_rl_one(place, None)
+    (place.work / f"{ONE}.json").unlink()
+    jobs.follow_to_success(place, job)
+    return told(place, job)
+
+
+def rl_neighbour(place: Place) -> dict[str, Any]:
+    """The same at the same time on the other GPU of the node."""
+    job = jobs.submit(place, NEIGHBOUR, "rl", rl_arguments(place, "--single-gpu"), NEIGHBOUR)
+    jobs.follow_to_success(place, job)
+    return told(place, job)
+
+
+def rl_two(place: Place) -> dict[str, Any]:
+    """RL with a GPU for vLLM and one for the trainer."""
+    shape = ("--train-gpus", "1", "--infer-gpus", "1")
+    job = jobs.submit(place, TWO, "rl", rl_arguments(place, *shape), TWO)
+    jobs.follow_to_success(place, job)
+    return told(place, job)
+
+
+def rl_requeued(place: Place) -> dict[str, Any]:
+    """RL that is requeued once, and whose trainer is killed once."""
+    job = jobs.submit(place, REQUEUED, "rl", rl_arguments(place, "--single-gpu"), REQUEUED)
+    wait_for_checkpoint(place, job, RESUME_AFTER)
+    call(place, REQUEUED, ["scontrol", "requeue", job.job_id])
+    wait_for_checkpoint(place, job, KILL_AFTER)
+    killed = jobs.kill_trainer(job.run_dir)
+    jobs.follow_to_success(place, job)
+    return told(place, job) | {"killed": killed}
+
+
+def wait_for_checkpoint(place: Place, job: jobs.Job, step: int) -> None:
+    """Wait until a run has a whole checkpoint of a step or a later one."""
+    while max(jobs.whole_checkpoints(job.run_dir), default=0) < step:
+        if jobs.is_over(job):
+            raise StageError(f"it ended before step {step}: {jobs.last_words(job.run_dir)}")
+        place.pause()
+
+
+def told(place: Place, job: jobs.Job) -> dict[str, Any]:
+    """What the records of a run tell."""
+    state = jobs.state(job.run_dir)
+    return {
+        "job": job.job_id,
+        "attempts": [
+            {key: line.get(key) for key in ("attempt", "reason", "resumed_from", "step", "gpus", "ports")}
+            for line in jobs.attempts(job.run_dir)
+        ],
+        "step": state.get("step"),
+        "step_seconds": moments.step_seconds(job.run_dir),
+        "timeline": moments.timeline(moments.logs_of(job.run_dir), jobs.started_at(job)),
+        "rewards": moments.rewards(job.run_dir),
+        "memory": memory_used(place, job.run_dir),
+        "trainer_peak_memory_gib": state.get("trainer_peak_memory_gib"),
+    }
+
+
+def memory_used(place: Place, run_dir: Path) -> dict[str, Any]:
+    """The most memory of the run's GPUs while it ran, beside what was planned."""
+    plan = read_json(run_dir / "configs" / "launch" / "launch.json") or {}
+    served = read_json(run_dir / "configs" / "attempts" / "1" / "inference.json") or {}
+    lines = jobs.attempts(run_dir)
+    gpus = {gpu for line in lines for gpu in line.get("gpus") or ()}
+    began = min((line["started"] for line in lines), default="")
+    ended = max((line["ended"] for line in lines), default="")
+    most: dict[int, int] = {}
+    file = place.work / "gpus.csv"
+    for row in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        at, index, used = row.split(",")
+        if int(index) in gpus and began <= at <= ended:
+            most[int(index)] = max(most.get(int(index), 0), int(used))
+    return {
+        "share": ((served.get("vllm") or {}).get("gpu_memory_utilization")),
+        "planned": plan.get("memory"),
+        "most_used_mib": most,
+    }
+
+
+def weights(run_dir: Path) -> Path:
+    """The exported weights of a run.
+
+    Raises:
+        StageError: There are none.
+    """
+    folders = sorted(run_dir.glob("weights/step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    if not folders:
+        raise StageError(f"{run_dir} has no exported weights")
+    return folders[-1]
+
+
+def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], dict[str, Any]]:
+    """Make the stage that evaluates a model."""
+
+    def evaluate(place: Place) -> dict[str, Any]:
+        return rewards.evaluate(place, f"eval-{name}", model(place), name)
+
+    return evaluate
+
+
+def by_hand(place: Place) -> dict[str, Any]:
+    """prime-rl's own `rl`, with the config that the one-GPU run had and prime-rl's own ports."""
+    job = submit_by_hand(place, BY_HAND)
+    state = jobs.follow(place, job)
+    if state != "COMPLETED":
+        raise StageError(f"prime-rl's own run ended {state}; see {place.work}/by-hand/{BY_HAND}.log")
+    return {
+        "job": job.job_id,
+        "step_seconds": moments.step_seconds(job.run_dir),
+        "timeline": hand_timeline(place, job, BY_HAND),
+        "rewards": moments.rewards(job.run_dir),
+    }
+
+
+def second_by_hand(place: Place) -> dict[str, Any]:
+    """A second one beside it, on the other GPU: the fixed ports are taken."""
+    first = place.run_dir(BY_HAND)
+    while not _is_healthy(first):
+        place.pause()
+    job = submit_by_hand(place, SECOND_BY_HAND)
+    state = jobs.follow(place, job)
+    words = [*job.run_dir.glob("logs/attempt_1/**/*.log"), place.work / "by-hand" / f"{SECOND_BY_HAND}.log"]
+    said = [
+        line
+        for file in words
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if "ddress already in use" in line
+    ]
+    return {"state": state, "failed": state != "COMPLETED", "said": said[:3]}
+
+
+def _is_healthy(run_dir: Path) -> bool:
+    log = run_dir / "logs" / "attempt_1" / "inference.log"
+    return log.exists() and "Application startup complete" in log.read_text(
+        encoding="utf-8", errors="replace"
+    )
+
+
+def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | None]:
+    """Moments of a run that was started by hand."""
+    logs = moments.logs_of(job.run_dir, launcher=place.work / "by-hand" / f"{name}.log")
+    return moments.timeline(logs, jobs.started_at(job))
+
+
+def submit_by_hand(place: Place, name: str) -> jobs.Job:
+    """Write and submit what a person would, for one GPU that both components share."""
+    configs = place.run_dir(ONE) / "configs"
+    config = read_json(configs / "rl.json")
+    served = read_json(configs / "attempts" / "1" / "inference.json")
+    config["inference"]["vllm"]["gpu_memory_utilization"] = served["vllm"]["gpu_memory_utilization"]
+    file = place.work / "by-hand" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    run_dir = place.run_dir(name)
+    command = [str(place.python.with_name("rl")), "@", str(file)]
+    command += ["--output-dir", str(run_dir.parent), "--run.dir", run_dir.name]
+    script = [
+        "#!/bin/bash",
+        f"#SBATCH --job-name={name}",
+        "#SBATCH --gres=gpu:1 --cpus-per-task=8",
+        f"cd {shlex.quote(str(CHECKOUT))}",
+        f"export PATH={shlex.quote(str(place.python.parent))}:$PATH",
+        "export HF_HUB_OFFLINE=1",
+        "export CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES,$CUDA_VISIBLE_DEVICES",
+        f"exec {shlex.join(command)}",
+    ]
+    return jobs.submit_by_hand(place, name, "".join(f"{line}\n" for line in script), name)
+
+
+def compare_weights(place: Place) -> dict[str, Any]:
+    """Exported weights in transformers and in vLLM, against the trainer's own."""
+    run_dir = place.run_dir(ONE)
+    exported = weights(run_dir)
+    strings = place.work / "greedy.json"
+    texts = rewards.held_out(place)[: rewards.GREEDY]
+    strings.write_text(json.dumps([[rewards.SYSTEM, text] for text in texts]), encoding="utf-8")
+    script = CHECKOUT / "scripts" / "gpu_proof" / "compare_weights.py"
+    checkpoint = run_dir / "checkpoints" / exported.name / "trainer"
+    out = call(place, "weights", [place.python, script, place.tiny / "model", checkpoint, exported, strings])
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    served = (read_json(place.result("eval-rl-one")) or {}).get("found", {}).get("greedy", [])
+    own = [text.strip() for text in found["trainer"]]
+    return {
+        "tensors": found["tensors"],
+        "equal_tensors": found["equal_tensors"],
+        "not_in_the_checkpoint": found["not_in_the_checkpoint"],
+        "not_in_the_model": found["not_in_the_model"],
+        "strings": len(own),
+        "same_in_transformers": sum(
+            one == other.strip() for one, other in zip(own, found["exported"], strict=True)
+        ),
+        "same_in_vllm": sum(one == other.strip() for one, other in zip(own, served, strict=False)),
+        "answers": {"trainer": own, "vllm": served},
+    }
+
+
+def base_model(place: Place) -> Path:
+    """The model before any training."""
+    return place.tiny / "model"
+
+
+def weights_of(run: str) -> Callable[[Place], Path]:
+    """Make a function that finds a run's exported weights."""
+    return lambda place: weights(place.run_dir(run))
+
+
+STAGES = (
+    Stage("tiny", "model and data are made", make_tiny, seconds=30),
+    Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=90),
+    Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 80),
+    Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=240),
+    Stage(REQUEUED, "a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=420),
+    Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=240),
+    Stage(
+        SECOND_BY_HAND,
+        "a second one meets its ports",
+        second_by_hand,
+        (ONE,),
+        gpus=1,
+        seconds=120,
+        beside=BY_HAND,
+    ),
+    Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 80),
+    Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 80),
+    Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 60),
+    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=200),
+    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
+    Stage(
+        f"eval-{REQUEUED}",
+        "reward after the interrupted RL",
+        evaluation(REQUEUED, weights_of(REQUEUED)),
+        (REQUEUED,),
+        1,
+        80,
+    ),
+    Stage(
+        NEIGHBOUR,
+        "RL again, with what the first one compiled",
+        rl_neighbour,
+        (ONE,),
+        gpus=1,
+        seconds=220,
+    ),
+)
+"""In the order in which they are begun when time and GPUs allow."""
+
+
+def cancel_all(place: Place) -> None:
+    """End every job of the proof."""
+    with contextlib.suppress(StageError):
+        call(place, "end", ["scancel", "--me"])

@@ -1,0 +1,124 @@
+"""The table at the end, from what the stages found."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from gpu_proof import stages
+from gpu_proof.moments import MOMENTS
+from gpu_proof.place import read_json
+
+if TYPE_CHECKING:
+    from gpu_proof.place import Place
+
+EVALUATED = {
+    "base": "before training",
+    "sft": "after SFT",
+    stages.ONE: "after RL, one GPU",
+    stages.TWO: "after RL, two GPUs",
+    stages.REQUEUED: "after RL, requeued and killed on the way",
+}
+RUNS = {
+    stages.ONE: "plugin, cold",
+    stages.NEIGHBOUR: "plugin, warm",
+    stages.BY_HAND: "prime-rl's own `rl`",
+}
+
+
+def render(place: Place) -> str:
+    """Write what was seen as Markdown; what was not seen is there too."""
+    found = {stage.name: (read_json(place.result(stage.name)) or {}).get("found") for stage in stages.STAGES}
+    parts = [machine(place), rewards(found), starts(found), steps(found), memory(found)]
+    return "\n".join([*parts, others(found), seen(place)])
+
+
+def machine(place: Place) -> str:
+    """The machine."""
+    facts = read_json(place.work / "machine.json") or {}
+    lines = [f"- {key}: {value}" for key, value in facts.items()]
+    return "\n".join(["## Machine", "", *lines, ""])
+
+
+def rewards(found: dict[str, Any]) -> str:
+    """Mean rewards on held-out strings."""
+    lines = ["## Reward on held-out strings", "", "| model | 20 x 3 | 200 x 3 |", "|---|---|---|"]
+    for name, title in EVALUATED.items():
+        values = (found.get(f"eval-{name}") or {}).get("rewards") or {}
+        cells = [
+            f"{value['reward']:.3f} ± {value['standard_error'] or 0:.3f}" if value else "not seen"
+            for value in (values.get("20 x 3"), values.get("200 x 3"))
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def starts(found: dict[str, Any]) -> str:
+    """Where the start's time goes."""
+    names = [name for name in RUNS if found.get(name)]
+    lines = ["## Seconds after the job's start", ""]
+    lines += [f"| moment | {' | '.join(RUNS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for moment in MOMENTS:
+        cells = [_seconds(found[name]["timeline"].get(moment.name)) for name in names]
+        lines.append(f"| {moment.name} | {' | '.join(cells)} |")
+    for key in ("eval-base", f"eval-{stages.ONE}"):
+        if found.get(key):
+            lines.append(f"\n`inference` of {key} was healthy after {found[key]['healthy']} s")
+    return "\n".join([*lines, ""])
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def steps(found: dict[str, Any]) -> str:
+    """Seconds a step."""
+    lines = ["## Seconds a step of RL", "", "| run | steps | median | batch | forward, backward |"]
+    lines.append("|---|---|---|---|---|")
+    for name in (*RUNS, stages.TWO, stages.REQUEUED):
+        told = (found.get(name) or {}).get("step_seconds")
+        if told:
+            cells = (told.get("median"), told.get("wait_for_batch"), told.get("forward_backward"))
+            lines.append(f"| {name} | {told['steps']} | {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, ""])
+
+
+def memory(found: dict[str, Any]) -> str:
+    """Memory of the GPUs, planned and used."""
+    told = [(name, found[name]) for name in (stages.ONE, stages.NEIGHBOUR, stages.TWO) if found.get(name)]
+    lines = ["## Memory", ""]
+    lines += [f"- {name}: {it['memory']}, trainer {it['trainer_peak_memory_gib']} GiB" for name, it in told]
+    return "\n".join([*lines, ""])
+
+
+def others(found: dict[str, Any]) -> str:
+    """Everything else in a line each."""
+    lines = ["## Else", ""]
+    for name in (stages.ONE, stages.TWO, stages.REQUEUED, stages.NEIGHBOUR, stages.BY_HAND):
+        told = found.get(name)
+        if told and told.get("rewards"):
+            last = [reward for _, reward in told["rewards"][-3:]]
+            lines.append(
+                f"- {name}: training reward {told['rewards'][0][1]:.3f} at first, {fmean(last):.3f} at last"
+            )
+        if told and told.get("attempts"):
+            lines.append(f"- {name}: attempts {told['attempts']}")
+    shown = [(name, found[name]) for name in (stages.SECOND_BY_HAND, "weights") if found.get(name)]
+    lines += [f"- {name}: { {key: it[key] for key in it if key != 'answers'} }" for name, it in shown]
+    return "\n".join([*lines, ""])
+
+
+def seen(place: Place) -> str:
+    """What was shown and what was not."""
+    lines = ["## Stages", "", "| stage | shows | result |", "|---|---|---|"]
+    for stage in stages.STAGES:
+        result = read_json(place.result(stage.name))
+        failed = place.work / "results" / f"{stage.name}.failed"
+        if result:
+            word = f"seen, {result['seconds']} s"
+        elif failed.exists():
+            word = "FAILED: " + failed.read_text(encoding="utf-8").strip().splitlines()[-1]
+        else:
+            word = "NOT SEEN"
+        lines.append(f"| {stage.name} | {stage.shows} | {word} |")
+    return "\n".join([*lines, ""])

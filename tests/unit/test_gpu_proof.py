@@ -1,0 +1,189 @@
+"""What drives the proof on GPUs: order, budget, resumption, and what it reads from logs and results."""
+
+import json
+import threading
+import time
+from datetime import datetime
+
+import pytest
+from gpu_proof import __main__ as proof
+from gpu_proof import moments, rewards, stages, table
+from gpu_proof.place import OutOfTimeError, Place, StageError, call
+from gpu_proof.stages import Stage
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "results").mkdir()
+    return Place(
+        work=tmp_path, prime_rl=tmp_path, python=tmp_path / "python", gpus=2, ends=time.monotonic() + 1000
+    )
+
+
+@pytest.fixture
+def drive(place, monkeypatch):
+    """Drive stages of one's own; gives the order in which they ended."""
+    ended = []
+
+    def drive(*described, place=place):
+        def make(name, run):
+            def counted(place):
+                found = run(place)
+                ended.append(name)
+                return found
+
+            return counted
+
+        chosen = [
+            Stage(name, "", make(name, run), gpus=gpus, seconds=1, **more)
+            for name, run, gpus, more in described
+        ]
+        monkeypatch.setattr(stages, "STAGES", tuple(chosen))
+        proof.drive(place, chosen)
+        return ended
+
+    return drive
+
+
+def finds(_):
+    return {"seen": True}
+
+
+def fails(_):
+    raise StageError("it went wrong")
+
+
+def test_a_stage_begins_when_those_before_it_are_done(drive, place):
+    ended = drive(("rl", finds, 1, {"after": ("sft",)}), ("sft", finds, 1, {}))
+
+    assert ended == ["sft", "rl"]
+    assert json.loads(place.result("rl").read_text())["found"] == {"seen": True}
+
+
+def test_what_is_done_is_not_done_again(drive, place):
+    place.result("sft").write_text('{"seconds": 1, "found": {}}')
+
+    assert drive(("sft", fails, 1, {}), ("rl", finds, 1, {"after": ("sft",)})) == ["rl"]
+
+
+def test_a_failed_stage_is_recorded_and_those_behind_it_are_not_begun(drive, place):
+    ended = drive(("sft", fails, 1, {}), ("rl", finds, 1, {"after": ("sft",)}), ("base", finds, 1, {}))
+
+    assert ended == ["base"]
+    assert "it went wrong" in (place.work / "results" / "sft.failed").read_text()
+    assert not place.result("rl").exists()
+
+
+def test_gpus_are_never_promised_twice(drive):
+    running, most, lock = 0, [], threading.Lock()
+
+    def works(_):
+        nonlocal running
+        with lock:
+            running += 1
+            most.append(running)
+        threading.Event().wait(0.05)
+        with lock:
+            running -= 1
+        return {}
+
+    drive(*((f"run-{number}", works, 1, {}) for number in range(5)))
+
+    assert len(most) == 5
+    assert max(most) <= 2
+
+
+def test_a_stage_that_must_run_beside_another_begins_while_that_works(drive):
+    began = threading.Event()
+
+    def first(place):
+        assert began.wait(20)
+        return {}
+
+    def second(place):
+        began.set()
+        return {}
+
+    ended = drive(("by-hand", first, 1, {}), ("second", second, 1, {"beside": "by-hand"}))
+
+    assert sorted(ended) == ["by-hand", "second"]
+
+
+def test_what_needs_more_gpus_than_there_are_is_left_out(drive, place):
+    assert drive(("two", finds, 3, {}), ("one", finds, 1, {})) == ["one"]
+
+
+def test_nothing_is_begun_that_the_budget_cannot_hold(drive, tmp_path):
+    short = Place(tmp_path, tmp_path, tmp_path, gpus=1, ends=time.monotonic() + 0.5)
+
+    assert drive(("sft", finds, 1, {}), place=short) == []
+
+
+def test_waiting_ends_with_the_budget(tmp_path):
+    over = Place(tmp_path, tmp_path, tmp_path, gpus=1, ends=time.monotonic() - 1)
+
+    with pytest.raises(OutOfTimeError, match="budget"):
+        over.pause()
+
+
+def test_a_command_that_fails_says_so_and_leaves_its_output(place):
+    with pytest.raises(StageError, match=r"sh failed \(exit code 3\): error: no such thing"):
+        call(
+            place,
+            "sft",
+            ["/bin/sh", "-c", "echo told; { echo error: no such thing; echo after; } >&2; exit 3"],
+        )
+
+    log = place.log("sft").read_text()
+    assert "told" in log
+    assert "after" in log
+
+
+def test_moments_are_seconds_after_the_start_by_the_logs_clock(tmp_path):
+    began = datetime(2026, 3, 1, 23, 59, 50).timestamp()  # noqa: DTZ001 - logs have local time
+    server = tmp_path / "inference.log"
+    server.write_text(
+        "\x1b[0;36m(EngineCore pid=7)\x1b[0;0m INFO 03-01 23:59:55 [core.py:1] Initializing a V1 LLM engine\n"
+        "no time here: GPU KV cache size\n"
+        "INFO 03-02 00:00:20 [kv.py:1] GPU KV cache size: 5 tokens\n"
+    )
+    trainer = tmp_path / "trainer.log"
+    trainer.write_text("\x1b[32m00:00:01\x1b[0m \x1b[1m   INFO\x1b[0m begins\n00:01:00 SUCCESS Step 1 | 2s\n")
+
+    found = moments.timeline({"inference": [server], "trainer": [tmp_path / "none", trainer]}, began)
+
+    assert found["vLLM's engine begins"] == 5
+    assert found["memory is measured"] == 30
+    assert found["first step of the trainer"] == 70
+    assert found["vLLM is healthy"] is None
+
+
+def test_step_times_leave_the_first_step_out(tmp_path):
+    rows = [
+        {"step": step, "time/step": seconds, "time/wait_for_batch": 1.0, "time/forward_backward": 0.5}
+        for step, seconds in ((1, 60.0), (2, 4.0), (3, 6.0), (4, 5.0))
+    ]
+    text = "".join(f"{json.dumps(row)}\n" for row in [*rows, {"step": 4, "other": 1}])
+    (tmp_path / "metrics.jsonl").write_text(text + '{"torn')
+
+    found = moments.step_seconds(tmp_path)
+
+    assert found == {"steps": 3, "median": 5.0, "wait_for_batch": 1.0, "forward_backward": 0.5, "sum": 15.0}
+
+
+def test_the_standard_error_is_over_strings(tmp_path):
+    rows = [{"example_id": string, "reward": reward} for string in (1, 2) for reward in (string - 1.0,) * 3]
+
+    assert rewards.summary(rows) == {"reward": 0.5, "standard_error": 0.5, "strings": 2, "rollouts": 6}
+    with pytest.raises(StageError, match="no rewards"):
+        rewards.summary([])
+
+
+def test_the_table_names_what_was_not_seen(place):
+    (place.work / "results" / "sft.failed").write_text("Traceback\nStageError: job 3 ended FAILED\n")
+
+    text = table.render(place)
+
+    assert "| sft | SFT on one GPU | FAILED: StageError: job 3 ended FAILED |" in text
+    assert "| rl-two | RL on two GPUs | NOT SEEN |" in text
+    assert "| after SFT | not seen | not seen |" in text
