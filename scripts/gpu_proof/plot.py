@@ -1,0 +1,69 @@
+"""The reward curves of a proof as a picture.
+
+PYTHONPATH=scripts uv run --with matplotlib python -m gpu_proof.plot runs/proof docs/evidence/reward.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpu_proof import stages
+from gpu_proof.place import read_json
+
+SHOWN = {
+    stages.ONE: "one GPU",
+    stages.NEIGHBOUR: "one GPU, again",
+    stages.TWO: "two GPUs",
+    stages.REQUEUED: "one GPU, requeued and trainer killed",
+    stages.BY_HAND: "prime-rl's own rl",
+}
+
+
+def main() -> None:
+    """Draw what there is."""
+    work, picture = map(Path, sys.argv[1:])
+    found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
+    draw(found, picture)
+
+
+def load(work: Path, stage: str) -> dict[str, Any]:
+    """What a stage found; empty when it was not seen."""
+    return (read_json(work / "results" / f"{stage}.json") or {}).get("found") or {}
+
+
+def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
+    """Mean reward of each step's rollouts, and the held-out rewards before and after as lines."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.2), dpi=120)
+    for name, label in SHOWN.items():
+        points = found[name].get("rewards") or []
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+    for name, label in (("base", "before training"), ("sft", "after SFT"), (stages.ONE, "after RL")):
+        told = found[f"eval-{name}"].get("rewards") or {}
+        if told:
+            height = told["200 x 3"]["reward"]
+            axes.axhline(height, color="grey", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"held out, {label}: {height:.2f}",
+                (0.99, height),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+            )
+    axes.set(xlabel="step", ylabel="mean reward of the step's rollouts", ylim=(0, 1.02))
+    axes.legend(loc="lower right", fontsize=8, bbox_to_anchor=(1.0, 0.12))
+    figure.tight_layout()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+
+
+if __name__ == "__main__":
+    main()
