@@ -56,6 +56,7 @@ def start(
     environment: Mapping[str, str],
     working_directory: Path,
     output: int | None = None,
+    sign: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own, with no signal blocked.
 
@@ -64,6 +65,7 @@ def start(
         environment: All of its variables.
         working_directory: Where it runs.
         output: Descriptor for its output and errors; this process's own when `None`.
+        sign: Descriptor for its input; an empty one when `None`.
     """
 
     def prepare() -> None:
@@ -74,7 +76,7 @@ def start(
         command,
         env=dict(environment),
         cwd=working_directory,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if sign is None else sign,
         stdout=output,
         stderr=output,
         preexec_fn=prepare,  # noqa: PLW1509 - this process has a single thread

@@ -82,6 +82,7 @@ class Format:
         env_log: Below it, an environment server's log.
         ranks: Below it, what each process of the trainer printed; the pattern of one process's folder.
         metrics: Keys of the metrics file.
+        memory_measured: vLLM has measured the GPU's free memory.
         pool_ready: vLLM answers.
         resumed: The trainer goes on behind a checkpoint; group `step`.
         evals_start: Evaluations begin; group `names`, separated by commas.
@@ -102,6 +103,7 @@ class Format:
     env_log: str
     ranks: str
     metrics: Metrics
+    memory_measured: Pattern
     pool_ready: Pattern
     resumed: Pattern
     evals_start: Pattern
@@ -165,6 +167,7 @@ MAIN = Format(
         # likewise; evals/evals.py
         eval_reward=re.compile(r"eval/(?P<name>.+)/effective/(?P<agent>[^/]+)/reward/mean"),
     ),
+    memory_measured=re.compile(r"GPU KV cache size: "),  # vLLM 0.26, v1/core/kv_cache_utils.py
     # orchestrator/orchestrator.py: "Policy inference pool ready"; evals/evals.py: "Inference pool ready"
     pool_ready=re.compile(r"[Ii]nference pool ready"),
     # both trainers

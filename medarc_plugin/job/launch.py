@@ -155,6 +155,15 @@ class Launch:
             arguments[arguments.index("@") + 1] = str(config)
         return (str(self.python), "-m", self.module, *arguments)
 
+    def held_command(self, config: Path | None) -> tuple[str, ...]:
+        """What imports prime-rl and starts it at a sign on standard input (`begin.py`).
+
+        Args:
+            config: As for `command`.
+        """
+        python, _, *module_and_arguments = self.command(config)
+        return (python, str(Path(__file__).with_name("begin.py")), *module_and_arguments)
+
     def server_command(self, config: Path) -> tuple[str, ...]:
         """What starts the inference server alone.
 

@@ -30,7 +30,7 @@ from .child import (
 from .config import attempt_config, read, resumed, split_server
 from .environment import inference_environment, is_executable, is_folder, prime_rl_environment
 from .fence import Fence, FencedError
-from .formats import LAUNCHER
+from .formats import LAUNCHER, MAIN
 from .guardian import MARK, Guardian
 from .launch import LaunchError, read_launch
 from .log import Log
@@ -39,7 +39,7 @@ from .node import look_around
 from .ports import NoPortsError, take
 from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
 from .progress import EXPORTING
-from .server import is_healthy
+from .server import has_measured, is_healthy
 from .supervise import Outcome, Supervisor
 from .watch import Watch, write_end
 
@@ -206,7 +206,7 @@ class Owner:
             log.say("rehearsal: every check passed; the real run would start with")
             if launch.gpus.shared:
                 server = record.attempt_folder(launch.run_dir, attempt.number) / "inference.json"
-                log.say(f"  {shlex.join(launch.server_command(server))}, and when it is healthy")
+                log.say(f"  {shlex.join(launch.server_command(server))}, and when it has its memory")
             log.say(f"  {shlex.join(launch.command())}")
             return 0
         if not self._may_start() or not self._make_caches(variables):
@@ -445,15 +445,12 @@ class Owner:
         began = time.monotonic()
         try:
             if launch.gpus.shared:
-                ended = self._start_server(supervisor, variables)
+                ended = self._start_beside_server(supervisor, path, variables)
                 if ended is not None:
                     return ended
-            log.say(f"starting {shlex.join(command)}")
-            output = record.attempt_folder(launch.run_dir, attempt.number) / "prime_rl.log"
-            started = supervisor.start(
-                LAUNCHER, command, variables, launch.working_directory, output, shown=True
-            )
-            self.guardian.follow(started.process.pid)
+            else:
+                log.say(f"starting {shlex.join(command)}")
+                self._start_launcher(supervisor, command, variables)
         except OSError as error:
             attempt.reason = FAILED
             log.say(f"prime-rl cannot be started: {error}")
@@ -469,8 +466,49 @@ class Owner:
             log.say(f"prime-rl ended with exit code {outcome.code} after {seconds:.1f} s")
         return outcome
 
-    def _start_server(self, supervisor: Supervisor, variables: Mapping[str, str]) -> Outcome | None:
-        """Start vLLM alone, and wait until it is healthy: it measures the GPU's free memory."""
+    def _start_launcher(
+        self,
+        supervisor: Supervisor,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        sign: int | None = None,
+    ) -> None:
+        launch = self.launch
+        output = record.attempt_folder(launch.run_dir, self.attempt.number) / "prime_rl.log"
+        started = supervisor.start(
+            LAUNCHER, command, variables, launch.working_directory, output, shown=True, sign=sign
+        )
+        self.guardian.follow(started.process.pid)
+
+    def _start_beside_server(
+        self, supervisor: Supervisor, path: Path | None, variables: Mapping[str, str]
+    ) -> Outcome | None:
+        """Start vLLM, and prime-rl's launcher on the same GPU when vLLM has measured its memory.
+
+        The launcher imports meanwhile: it touches no GPU, and what it starts waits for vLLM anyway.
+
+        Returns:
+            Nothing; or how the run ended, when it did so before the launcher was let go.
+        """
+        launch, log = self.launch, self.log
+        sign, giver = os.pipe()
+        try:
+            began = time.monotonic()
+            is_ready = self._start_server(supervisor, variables)
+            self._start_launcher(supervisor, launch.held_command(path), variables, sign)
+            ended = supervisor.until(is_ready)
+            if ended is None:
+                log.say(f"vLLM has its share of the GPU after {time.monotonic() - began:.1f} s")
+                log.say(f"starting {shlex.join(launch.command(path))}")
+                with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen next
+                    os.write(giver, b"\n")
+            return ended
+        finally:
+            os.close(sign)
+            os.close(giver)
+
+    def _start_server(self, supervisor: Supervisor, variables: Mapping[str, str]) -> Callable[[], bool]:
+        """Start vLLM; gives what tells whether others may come to its GPU."""
         launch, log = self.launch, self.log
         folder = record.attempt_folder(launch.run_dir, self.attempt.number)
         server = read(folder / "inference.json")
@@ -486,11 +524,13 @@ class Owner:
         )
         self.guardian.follow(started.process.pid)
         address = server.get("server") or {}
-        began = time.monotonic()
-        ended = supervisor.until(lambda: is_healthy(address.get("host"), int(address.get("port") or 8000)))
-        if ended is None:
-            log.say(f"vLLM is healthy after {time.monotonic() - began:.1f} s")
-        return ended
+
+        def is_ready() -> bool:
+            # An SFT does not wait for vLLM, and could clean up the weights for an evaluation unread.
+            early = launch.entrypoint == "rl" and has_measured(folder / "inference.log", MAIN.memory_measured)
+            return early or is_healthy(address.get("host"), int(address.get("port") or 8000))
+
+        return is_ready
 
     def _own_fence(self) -> Fence:
         """The heartbeat, which every launch has."""

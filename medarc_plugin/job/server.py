@@ -1,8 +1,13 @@
-"""Asking an inference server whether it is ready."""
+"""Asking an inference server whether it is ready, and reading whether it has measured the GPU."""
 
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import re
+    from pathlib import Path
 
 SECONDS = 2.0
 
@@ -23,3 +28,19 @@ def is_healthy(host: str | None, port: int) -> bool:
     except (OSError, UnicodeError):
         return False
     return answer.startswith(b"HTTP/1.") and answer.split(b" ", 2)[1:2] == [b"200"]
+
+
+def has_measured(log: Path, said: re.Pattern[str]) -> bool:
+    """Whether vLLM has measured the GPU's free memory and decided about its own.
+
+    From then on others may take what it has left. It captures CUDA graphs and starts to listen after that.
+
+    Args:
+        log: What it prints.
+        said: What it says when it has.
+    """
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return said.search(text) is not None

@@ -130,6 +130,7 @@ class Supervisor:
         output: Path,
         *,
         shown: bool,
+        sign: int | None = None,
     ) -> Started:
         """Start a command of the run.
 
@@ -140,6 +141,7 @@ class Supervisor:
             working_directory: Where it runs.
             output: The file for what it prints; appended to.
             shown: Copy that into the job's log.
+            sign: Descriptor for its input; an empty one when `None`.
 
         Raises:
             OSError: It cannot be started.
@@ -152,7 +154,7 @@ class Supervisor:
             descriptor = os.dup(1)
         try:
             before = os.fstat(descriptor).st_size
-            process = start(command, variables, working_directory, descriptor)
+            process = start(command, variables, working_directory, descriptor, sign)
         finally:
             os.close(descriptor)
         started = Started(name, process, output, shown, before)

@@ -55,8 +55,8 @@ class Place:
 
     @property
     def tiny(self) -> Path:
-        """Model and data."""
-        return self.work / "tiny"
+        """Model and data, where the example's configs look for them from the proof's folder."""
+        return self.work / "runs" / "tiny"
 
     def run_dir(self, name: str) -> Path:
         """A run's directory."""
@@ -125,7 +125,7 @@ def call(
             errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=max(min(seconds, place.seconds_left()), 1.0),
-            cwd=CHECKOUT,
+            cwd=place.work,
             env={**os.environ, **(environment or {})},
         )
         code, out, err = str(done.returncode), done.stdout, done.stderr

@@ -93,7 +93,7 @@ def ask(place: Place, stage: str, model: Path, port: int, strings: int, answers:
     """Let `vf-eval` evaluate a served model on held-out strings."""
     into = place.work / "evals" / f"{stage}-{strings}"
     shutil.rmtree(into, ignore_errors=True)
-    where = json.dumps({"dataset_name": str(place.tiny / "data"), "dataset_split": "eval"})
+    where = json.dumps({"dataset_name": str(place.tiny / "rl"), "dataset_split": "test"})
     call(
         place,
         stage,
@@ -136,7 +136,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def held_out(place: Place) -> list[str]:
     """The strings that no training has seen."""
-    files = sorted((place.tiny / "data").glob("eval*.jsonl"))
+    files = sorted((place.tiny / "rl").glob("test*.jsonl"))
     return [
         str(json.loads(line)["prompt"])
         for file in files

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import time
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SFT = "sft"
+SFT = "tiny-sft"
 ONE, TWO, REQUEUED, NEIGHBOUR = "rl-one", "rl-two", "rl-requeued", "rl-neighbour"
 BY_HAND, SECOND_BY_HAND = "by-hand", "second-by-hand"
 
@@ -59,28 +58,25 @@ def make_tiny(place: Place) -> dict[str, Any]:
 def train_sft(place: Place) -> dict[str, Any]:
     """Fine-tune the tiny model."""
     arguments: list[str | Path] = ["@", jobs.example("sft.toml"), "--gpus", "1", "--hf-hub-offline"]
-    arguments += ["--model.name", place.tiny / "model", "--data.name", place.tiny / "data"]
     job = jobs.submit(place, SFT, "sft", arguments, SFT)
     submit_rl_one(place, job)
     jobs.follow_to_success(place, job)
     return told(place, job) | {"weights": str(weights(job.run_dir))}
 
 
-def rl_arguments(place: Place, *shape: str) -> list[str | Path]:
+def rl_arguments(*shape: str) -> list[str | Path]:
     """What every RL run of the proof is started with.
 
-    The model is what SFT will have exported at its end: it need not be there when RL is submitted.
+    The config names as its model what SFT will have exported at its end: it need not be there when RL is
+    submitted.
     """
-    with jobs.example("sft.toml").open("rb") as file:
-        last = tomllib.load(file)["max_steps"]
-    model = place.run_dir(SFT) / "weights" / f"step_{last}"
-    return ["@", jobs.example("rl.toml"), *shape, "--hf-hub-offline", "--model.name", model]
+    return ["@", jobs.example("rl.toml"), *shape, "--hf-hub-offline"]
 
 
 def submit_rl_one(place: Place, sft: jobs.Job | None) -> jobs.Job:
     """Submit RL on one GPU; behind an SFT that is queued, SLURM starts it when that has ended well."""
     after = () if sft is None else ("--dependency", f"afterok:{sft.job_id}")
-    job = jobs.submit(place, ONE, "rl", rl_arguments(place, "--single-gpu", *after), ONE)
+    job = jobs.submit(place, ONE, "rl", rl_arguments("--single-gpu", *after), ONE)
     write_json(place.work / f"{ONE}.json", {"job_id": job.job_id})
     return job
 
@@ -96,7 +92,7 @@ def rl_one(place: Place) -> dict[str, Any]:
 
 def rl_neighbour(place: Place) -> dict[str, Any]:
     """The same at the same time on the other GPU of the node."""
-    job = jobs.submit(place, NEIGHBOUR, "rl", rl_arguments(place, "--single-gpu"), NEIGHBOUR)
+    job = jobs.submit(place, NEIGHBOUR, "rl", rl_arguments("--single-gpu"), NEIGHBOUR)
     jobs.follow_to_success(place, job)
     return told(place, job)
 
@@ -104,14 +100,14 @@ def rl_neighbour(place: Place) -> dict[str, Any]:
 def rl_two(place: Place) -> dict[str, Any]:
     """RL with a GPU for vLLM and one for the trainer."""
     shape = ("--train-gpus", "1", "--infer-gpus", "1")
-    job = jobs.submit(place, TWO, "rl", rl_arguments(place, *shape), TWO)
+    job = jobs.submit(place, TWO, "rl", rl_arguments(*shape), TWO)
     jobs.follow_to_success(place, job)
     return told(place, job)
 
 
 def rl_requeued(place: Place) -> dict[str, Any]:
     """RL that is requeued once, and whose trainer is killed once."""
-    job = jobs.submit(place, REQUEUED, "rl", rl_arguments(place, "--single-gpu"), REQUEUED)
+    job = jobs.submit(place, REQUEUED, "rl", rl_arguments("--single-gpu"), REQUEUED)
     wait_for_checkpoint(place, job, RESUME_AFTER)
     call(place, REQUEUED, ["scontrol", "requeue", job.job_id])
     wait_for_checkpoint(place, job, KILL_AFTER)
@@ -248,7 +244,7 @@ def submit_by_hand(place: Place, name: str) -> jobs.Job:
         "#!/bin/bash",
         f"#SBATCH --job-name={name}",
         "#SBATCH --gres=gpu:1 --cpus-per-task=8",
-        f"cd {shlex.quote(str(CHECKOUT))}",
+        f"cd {shlex.quote(str(place.work))}",
         f"export PATH={shlex.quote(str(place.python.parent))}:$PATH",
         "export HF_HUB_OFFLINE=1",
         "export CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES,$CUDA_VISIBLE_DEVICES",

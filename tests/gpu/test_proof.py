@@ -38,7 +38,7 @@ pytestmark = [
 def proof(tmp_path_factory):
     """The stages of one GPU, done once."""
     work = Path(os.environ.get("MEDARC_PROOF") or tmp_path_factory.mktemp("proof"))
-    stages = ("tiny", "sft", "eval-base", "rl-one", "eval-sft", "eval-rl-one", "weights")
+    stages = ("tiny", "tiny-sft", "eval-base", "rl-one", "eval-sft", "eval-rl-one", "weights")
     only = [word for stage in stages for word in ("--only", stage)]
     command = [sys.executable, "-m", "gpu_proof", "--work", str(work), "--budget", str(BUDGET), *only]
     paths = os.pathsep.join([str(CHECKOUT / "scripts"), os.environ.get("PYTHONPATH", "")])

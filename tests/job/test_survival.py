@@ -417,8 +417,21 @@ def test_vllm_is_started_first_and_alone(shared: Any, until: Any, tmp_path: Path
     assert report()["argv"] == ["@", str(attempt / "rl.json")]
     assert json.loads((attempt / "rl.json").read_text())["inference"] is None
     assert "output_dir" not in json.loads((attempt / "inference.json").read_text())
-    assert finished.lines("vLLM is healthy after")
+    assert finished.lines("vLLM has its share of the GPU after")
     assert not alive(server["process"])
+
+
+def test_prime_rl_starts_when_vllm_has_measured_the_gpu_and_is_not_healthy_yet(
+    shared: Any, until: Any, tmp_path: Path
+) -> None:
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "healthy"), STANDIN_MEASURED="1")
+    log = shared.run_dir / "configs" / "attempts" / "1" / "prime_rl.log"
+    until(lambda: log.exists() and "asking the server" in log.read_text())
+    (tmp_path / "healthy").touch()
+    finished = shared.finish(process)
+
+    assert finished.code == 0, finished.log
+    assert finished.lines("vLLM has its share of the GPU after")
 
 
 def test_a_server_that_dies_before_it_is_healthy_ends_the_job(

@@ -180,10 +180,10 @@ def test_the_standard_error_is_over_strings(tmp_path):
 
 
 def test_the_table_names_what_was_not_seen(place):
-    (place.work / "results" / "sft.failed").write_text("Traceback\nStageError: job 3 ended FAILED\n")
+    (place.work / "results" / "tiny-sft.failed").write_text("Traceback\nStageError: job 3 ended FAILED\n")
 
     text = table.render(place)
 
-    assert "| sft | SFT on one GPU | FAILED: StageError: job 3 ended FAILED |" in text
+    assert "| tiny-sft | SFT on one GPU | FAILED: StageError: job 3 ended FAILED |" in text
     assert "| rl-two | RL on two GPUs | NOT SEEN |" in text
     assert "| after SFT | not seen | not seen |" in text

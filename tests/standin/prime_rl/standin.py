@@ -39,6 +39,7 @@ SWITCHES = {
     "STANDIN_DETACH": "leave a grandchild with a session of its own, which ignores signals; its id goes here",
     "STANDIN_MEMORY": "hold this many MiB",
     "STANDIN_HEALTHY": "the inference server answers only when this file exists",
+    "STANDIN_MEASURED": "the inference server says at once that it has measured the GPU's memory",
 }
 
 REPORTED = ("CUDA_VISIBLE_DEVICES", "PATH", "PRL_RUN_ID", "PRL_RUN_NAME", "VIRTUAL_ENV")
@@ -360,5 +361,7 @@ def serve(config: Any) -> None:
 
     server = HTTPServer(("127.0.0.1", config.server.port), Health)
     say(f"serving {config.vllm.model} on port {config.server.port}")
+    if switch("STANDIN_MEASURED"):
+        say("GPU KV cache size: 1,024 tokens")
     Signals()
     server.serve_forever()

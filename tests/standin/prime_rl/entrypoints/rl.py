@@ -1,5 +1,7 @@
 """`rl`: guard, configs, GPUs, run."""
 
+import time
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
@@ -34,10 +36,16 @@ def rl(config: RLConfig) -> None:
 
 
 def find_server(base_url: str) -> None:
-    """Ask the server that somebody else started, once: prime-rl's orchestrator would go on asking."""
+    """Wait for the server that somebody else started, as prime-rl's orchestrator does."""
     address = urlparse(base_url)
-    with urlopen(f"http://{address.hostname}:{address.port}/health", timeout=10) as answer:
-        say(f"the server at {base_url} is healthy: {answer.status}")
+    while True:
+        say(f"asking the server at {base_url}")
+        try:
+            with urlopen(f"http://{address.hostname}:{address.port}/health", timeout=10) as answer:
+                say(f"the server at {base_url} is healthy: {answer.status}")
+                return
+        except HTTPError:
+            time.sleep(0.1)
 
 
 def main() -> None:
