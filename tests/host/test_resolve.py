@@ -99,6 +99,21 @@ def test_one_gpu_for_both_is_what_prime_rl_accepts(prime_rl, tmp_path):
     assert fields.get(resolved, "inference.vllm.gpu_memory_utilization") == fields.SHARED_GPU_MEMORY
 
 
+TINY = {
+    "sft": ("sft", "--gpus", "1"),
+    "rl on one GPU": ("rl", "--single-gpu"),
+    "rl on two GPUs": ("rl", "--train-gpus", "1", "--infer-gpus", "1"),
+}
+
+
+@pytest.mark.parametrize(("entrypoint", "argv"), [(name, argv) for name, *argv in TINY.values()], ids=TINY)
+def test_the_tiny_example_is_accepted_before_anything_of_it_is_made(prime_rl, tmp_path, entrypoint, argv):
+    ours = plan(tmp_path, entrypoint, "@", EXAMPLES / "tiny" / f"{entrypoint}.toml", *argv)
+    again = own(tmp_path, prime_rl, entrypoint, "@", f"runs/x/configs/{entrypoint}.json")
+
+    assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
+
+
 def test_slurm_of_the_toml_is_read_here_and_does_not_reach_the_job(prime_rl, tmp_path):
     config = tmp_path / "rl.toml"
     table = '[slurm]\npartition = "gpu"\nqos = "high"\nproject_dir = "."\nshared_fs = true\n'

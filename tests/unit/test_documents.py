@@ -21,7 +21,7 @@ DOCUMENTS = sorted(
         *(ROOT / "docs").glob("*.md"),
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        ROOT / "examples" / "reverse_text" / "README.md",
+        *(ROOT / "examples" / "reverse_text").rglob("README.md"),
     ]
 )
 LAUNCHES = ("rl", "sft", "inference")
@@ -141,9 +141,10 @@ def test_every_hook_is_documented():
     assert [hook.__name__ for hook in hookspecs.HOOKS if f"`{hook.__name__}" not in text] == []
 
 
+@pytest.mark.parametrize("folder", ["reverse_text", "reverse_text/tiny"])
 @pytest.mark.parametrize("name", ["rl", "sft"])
-def test_an_example_parses(name):
-    document = tomli.loads((ROOT / "examples" / "reverse_text" / f"{name}.toml").read_text(encoding="utf-8"))
+def test_an_example_parses(folder, name):
+    document = tomli.loads((ROOT / "examples" / folder / f"{name}.toml").read_text(encoding="utf-8"))
 
     assert "ckpt" in document
     assert "slurm" not in document
