@@ -92,18 +92,6 @@ def option_flags() -> dict[str, str]:
     return spellings
 
 
-def backend_in(arguments: Sequence[str]) -> str | None:
-    """Return the value of `--backend`, or `None`; reads nothing else of the command line."""
-    for index, token in enumerate(arguments):
-        if token == "--":
-            return None
-        if token == "--backend":
-            return arguments[index + 1] if index + 1 < len(arguments) else ""
-        if token.startswith("--backend="):
-            return token.partition("=")[2]
-    return None
-
-
 def parse(arguments: Sequence[str]) -> Parsed:
     """Split a command line.
 

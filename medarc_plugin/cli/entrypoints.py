@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from medarc_plugin.cli import arguments, output
+from medarc_plugin.host.importhook import backend_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,17 +24,36 @@ SUMMARY = {
 
 def rl() -> NoReturn:
     """The script `rl`."""
-    sys.exit(output.guarded(lambda: main("rl", sys.argv[1:])))
+    _run_script("rl")
 
 
 def sft() -> NoReturn:
     """The script `sft`."""
-    sys.exit(output.guarded(lambda: main("sft", sys.argv[1:])))
+    _run_script("sft")
 
 
 def inference() -> NoReturn:
     """The script `inference`."""
-    sys.exit(output.guarded(lambda: main("inference", sys.argv[1:])))
+    _run_script("inference")
+
+
+def _run_script(entrypoint: Entrypoint) -> NoReturn:
+    """Run one of the three commands and exit.
+
+    In prime-rl's own environment this script stands where prime-rl's would. Without a backend it does what
+    that one does, in this process and with nothing of ours around it, whatever PRIME_RL_DIR names.
+    """
+    if backend_in(sys.argv[1:], os.environ) is None and _in_prime_rls_environment():
+        from importlib import import_module
+
+        sys.exit(import_module(f"prime_rl.entrypoints.{entrypoint}").main())
+    sys.exit(output.guarded(lambda: main(entrypoint, sys.argv[1:])))
+
+
+def _in_prime_rls_environment() -> bool:
+    from medarc_plugin.host import locate
+
+    return locate.in_this_interpreter()
 
 
 def main(entrypoint: Entrypoint, argv: Sequence[str]) -> int:
@@ -42,9 +62,7 @@ def main(entrypoint: Entrypoint, argv: Sequence[str]) -> int:
     Returns:
         The exit code; does not return when the command is prime-rl's own.
     """
-    backend = arguments.backend_in(argv)
-    if backend is None:
-        backend = os.environ.get("MEDARC_BACKEND") or None
+    backend = backend_in(argv, os.environ)
     if backend is None:
         hand_over(entrypoint, argv)
     usage = f"{entrypoint} --backend {backend or 'NAME'} @ CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]"

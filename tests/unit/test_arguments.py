@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from medarc_plugin.cli.arguments import (
     SWITCHES,
     VALUE_FLAGS,
-    backend_in,
     help_text,
     option_flags,
     parse,
@@ -192,21 +191,6 @@ def test_an_unknown_slurm_option_is_refused_with_the_nearest() -> None:
         parse(["--slurm.partitoin", "gpu"])
 
     assert caught.value.hint == "did you mean --slurm.partition?"
-
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], None),
-        (["@", "x"], None),
-        (["--backend", "slurm"], "slurm"),
-        (["@", "x", "--backend=local"], "local"),
-        (["--backend"], ""),
-        (["--", "--backend", "slurm"], None),
-    ],
-)
-def test_the_backend_is_found_without_reading_the_rest(argv: list[str], expected: str | None) -> None:
-    assert expected == backend_in(argv)
 
 
 def test_a_request_holds_everything_that_was_typed() -> None:
