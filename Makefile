@@ -16,6 +16,7 @@ lint: ## check lock file, style, types and shell
 format: ## write the source as the formatter wants it
 	@uv run ruff format
 
-bench: ## measure the commands that people type, and what a job adds to prime-rl
+bench: ## measure the commands that people type, what a job adds to prime-rl, and the import hook
 	@uv run python benchmarks/startup.py
 	@uv run python benchmarks/job.py
+	@uv run python benchmarks/importhook.py

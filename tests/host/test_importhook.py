@@ -7,6 +7,7 @@ names the real one, with that too.
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def shared(make, plugin, played):
 
 @pytest.fixture
 def broken(make, plugin, played):
-    """Like `shared`, to be broken."""
+    """Like `shared`, to be changed."""
     environment = make("uv")
     environment.install(plugin)
     environment.install(played)
@@ -114,6 +115,14 @@ def test_without_the_plugin_prime_rl_is_as_before_once_its_scripts_are_back(make
     environment.uninstall(played)
     environment.install(played)
     assert told(environment, "--backend", "slurm")["argv"][1:] == ["--backend", "slurm"]
+
+
+def test_without_prime_rl_its_scripts_are_gone_and_medarc_slurm_is_not(broken, played):
+    broken.uninstall(played)
+    done = broken.run("medarc_slurm", "rl", "--help")
+
+    assert not (broken.folder / "bin" / "rl").exists()
+    assert (done.returncode, done.stdout.startswith("Usage: medarc_slurm rl")) == (0, True)
 
 
 def test_without_a_backend_nothing_of_ours_is_loaded(shared):
@@ -215,6 +224,22 @@ def test_a_plugin_that_cannot_take_the_command_says_so(broken):
     assert done.stderr.splitlines()[1] == (
         f"hint: install it again, with its dependencies, for {broken.folder}/bin/python"
     )
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_both_ways_work_with_dependencies_from_the_index(tmp_path, plugin, played, installer):
+    environment = Environment(tmp_path / ".venv", installer, Path(sys.executable), tmp_path)
+    target = ["--python", environment.python, "--quiet", plugin.wheel, played.wheel]
+    if installer == "uv":
+        command = ["uv", "pip", "install", *target]
+    else:
+        command = [installs.pip_in(tmp_path / "pip"), *target[:2], "install", *target[2:]]
+    subprocess.run(command, check=True)
+    done = environment.run("rl", "--backend", "slurm", "--help")
+
+    assert (done.returncode, done.stdout.startswith(OURS.format("rl"))) == (0, True)
+    assert told(environment, *ARGV)["argv"][1:] == list(ARGV)
 
 
 # The real prime-rl.
