@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpu_proof import stages, table
-from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, read_json, write_json
+from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, write_json
 from medarc_plugin.cli.entrypoints import point_at_sandbox
 from medarc_plugin.errors import MedarcError
 from medarc_plugin.host import locate
@@ -167,7 +167,7 @@ def sample_gpus(place: Place) -> None:
 
 def possible(place: Place, chosen: list[stages.Stage]) -> list[stages.Stage]:
     """Those that this machine has GPUs for."""
-    return [stage for stage in chosen if stage.gpus + (stage.beside is not None) <= place.gpus]
+    return [stage for stage in chosen if stage.gpus <= place.gpus]
 
 
 def drive(place: Place, chosen: list[stages.Stage]) -> None:
@@ -184,7 +184,7 @@ def drive(place: Place, chosen: list[stages.Stage]) -> None:
             elif not _comes(stage, place, waiting, working):
                 waiting.remove(stage)
                 say(f"{stage.name}: not begun, what it needs was not done")
-            elif _may_begin(stage, place, free, working):
+            elif _may_begin(stage, place, free):
                 waiting.remove(stage)
                 free -= stage.gpus
                 working[stage.name] = threading.Thread(target=perform, args=(place, stage), daemon=True)
@@ -195,13 +195,12 @@ def drive(place: Place, chosen: list[stages.Stage]) -> None:
 def _comes(stage: stages.Stage, place: Place, waiting: list[stages.Stage], working: object) -> bool:
     """Whether what a stage needs is done, or may still be."""
     names = {other.name for other in waiting} | set(working)  # type: ignore[call-overload]
-    needs = (*stage.after, *((stage.beside,) if stage.beside else ()))
-    return all(place.result(name).exists() or name in names for name in needs)
+    return all(place.result(name).exists() or name in names for name in stage.after)
 
 
-def _may_begin(stage: stages.Stage, place: Place, free: int, working: dict[str, threading.Thread]) -> bool:
+def _may_begin(stage: stages.Stage, place: Place, free: int) -> bool:
     done = all(place.result(name).exists() for name in stage.after)
-    return done and stage.gpus <= free and (stage.beside is None or stage.beside in working)
+    return done and stage.gpus <= free
 
 
 def perform(place: Place, stage: stages.Stage) -> None:
@@ -230,9 +229,3 @@ def perform(place: Place, stage: stages.Stage) -> None:
 def say(text: str) -> None:
     """Print a line with the time."""
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)  # noqa: DTZ005 - as the logs have it
-
-
-__all__ = ["main", "read_json"]
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -111,6 +111,11 @@ def is_over(job: Job) -> bool:
     return gateway.job_state(job.job_id).over
 
 
+def slurm_state(job: Job) -> str:
+    """SLURM's word for how a job is."""
+    return gateway.job_state(job.job_id).state
+
+
 def wait_until_running(place: Place, job: Job) -> None:
     """Wait until a job has begun."""
     while gateway.job_state(job.job_id).state == "PENDING":

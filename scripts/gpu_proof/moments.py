@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_TIME = re.compile(r"(?:^|\s)(\d\d):(\d\d):(\d\d)\s")
+_TIME = re.compile(r"(?<!\d)(?<!\d:)(\d\d):(\d\d):(\d\d)\s")
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Moment:
 
 MOMENTS = (
     Moment("launcher has imported", "launcher", ""),
-    Moment("vLLM's server has imported", "inference", ""),
-    Moment("vLLM's engine begins", "inference", r"Initializing a V1 LLM engine"),
+    Moment("vLLM's server has imported", "inference", r"\(APIServer pid="),
+    Moment("vLLM's engine has imported", "inference", r"Starting to load model"),
     Moment("model is loaded", "inference", r"Model loading took"),
-    Moment("model is compiled", "inference", r"torch\.compile (?:takes|took)|Compiling a graph"),
+    Moment("model is compiled", "inference", r"torch\.compile (?:takes|took)"),
     Moment("memory is measured", "inference", r"GPU KV cache size"),
     Moment("CUDA graphs are captured", "inference", r"Graph capturing finished"),
-    Moment("vLLM is healthy", "inference", r"Application startup complete"),
+    Moment("vLLM's server listens", "inference", r"Starting vLLM server on"),
     Moment("orchestrator has imported", "orchestrator", ""),
     Moment("orchestrator has found vLLM", "orchestrator", r"[Ii]nference pool ready"),
     Moment("orchestrator's loop begins", "orchestrator", r"Starting orchestrator loop"),

@@ -1,6 +1,6 @@
 """The reward curves of a proof as a picture.
 
-PYTHONPATH=scripts uv run --with matplotlib python -m gpu_proof.plot runs/proof docs/evidence/reward.png
+cd scripts && uv run --with matplotlib python -m gpu_proof.plot ../runs/proof ../docs/evidence/reward.png
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import shutil
 import socket
 import statistics
@@ -67,10 +68,12 @@ SERVER: tuple[str, ...] = ()
 
 
 def free_port() -> int:
-    """A port that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has right now, low enough for vLLM's router: its own metrics are 21000 above."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StageError("no port is free between 20000 and 30000")
 
 
 def wait_until_healthy(place: Place, job: jobs.Job, port: int) -> float:

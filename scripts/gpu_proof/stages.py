@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SFT = "tiny-sft"
 ONE, TWO, REQUEUED, NEIGHBOUR = "rl-one", "rl-two", "rl-requeued", "rl-neighbour"
-BY_HAND, SECOND_BY_HAND = "by-hand", "second-by-hand"
+BY_HAND, FIXED_PORTS = "by-hand", ("fixed-ports-1", "fixed-ports-2")
 
 RESUME_AFTER = 5
 KILL_AFTER = 10
@@ -35,7 +35,6 @@ class Stage:
         after: Stages that must be done before.
         gpus: GPUs that it takes.
         seconds: How long it takes about; it is not begun with less of the budget left.
-        beside: A stage that must be at work meanwhile.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Stage:
     after: tuple[str, ...] = ()
     gpus: int = 0
     seconds: int = 60
-    beside: str | None = None
 
 
 def make_tiny(place: Place) -> dict[str, Any]:
@@ -84,7 +82,9 @@ def submit_rl_one(place: Place, sft: jobs.Job | None) -> jobs.Job:
 def rl_one(place: Place) -> dict[str, Any]:
     """RL with trainer and vLLM on one GPU, nothing compiled before."""
     submitted = read_json(place.work / f"{ONE}.json")
-    job = jobs.Job(submitted["job_id"], place.run_dir(ONE)) if submitted else submit_rl_one(place, None)
+    job = jobs.Job(submitted["job_id"], place.run_dir(ONE)) if submitted else None
+    if job is None or jobs.is_over(job):  # submitted by a proof that was stopped
+        job = submit_rl_one(place, None)
     (place.work / f"{ONE}.json").unlink()
     jobs.follow_to_success(place, job)
     return told(place, job)
@@ -198,28 +198,31 @@ def by_hand(place: Place) -> dict[str, Any]:
     }
 
 
-def second_by_hand(place: Place) -> dict[str, Any]:
-    """A second one beside it, on the other GPU: the fixed ports are taken."""
-    first = place.run_dir(BY_HAND)
-    while not _is_healthy(first):
+def fixed_ports(place: Place) -> dict[str, Any]:
+    """Two of prime-rl's own runs at once, a GPU for each, with the ports that prime-rl gives both."""
+    pair = [submit_by_hand(place, name) for name in FIXED_PORTS]
+    while not any(jobs.is_over(job) for job in pair):
+        if all(jobs.whole_checkpoints(job.run_dir) for job in pair):
+            break
         place.pause()
-    job = submit_by_hand(place, SECOND_BY_HAND)
-    state = jobs.follow(place, job)
-    words = [*job.run_dir.glob("logs/attempt_1/**/*.log"), place.work / "by-hand" / f"{SECOND_BY_HAND}.log"]
-    said = [
-        line
-        for file in words
+    states = [jobs.slurm_state(job) for job in pair]
+    for job in pair:
+        jobs.cancel(job)
+    for job in pair:
+        jobs.follow(place, job)
+    said = [line for job in pair for line in complaints(place, job)]
+    return {"states": states, "one_failed": "FAILED" in states, "said": said[:4]}
+
+
+def complaints(place: Place, job: jobs.Job) -> list[str]:
+    """What the logs of a run by hand say about ports."""
+    logs = [*job.run_dir.glob("logs/attempt_1/**/*.log"), place.work / "by-hand" / f"{job.run_dir.name}.log"]
+    return [
+        f"{file.name}: {line}"
+        for file in logs
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if "ddress already in use" in line
+        if "ddress already in use" in line or ("port" in line.lower() and "in use" in line)
     ]
-    return {"state": state, "failed": state != "COMPLETED", "said": said[:3]}
-
-
-def _is_healthy(run_dir: Path) -> bool:
-    log = run_dir / "logs" / "attempt_1" / "inference.log"
-    return log.exists() and "Application startup complete" in log.read_text(
-        encoding="utf-8", errors="replace"
-    )
 
 
 def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | None]:
@@ -236,10 +239,10 @@ def submit_by_hand(place: Place, name: str) -> jobs.Job:
     config["inference"]["vllm"]["gpu_memory_utilization"] = served["vllm"]["gpu_memory_utilization"]
     file = place.work / "by-hand" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
-    run_dir = place.run_dir(name)
+    # The resolved config names its run directory in every component's part.
+    text = json.dumps(config, indent=2).replace(str(place.run_dir(ONE)), str(place.run_dir(name)))
+    file.write_text(text.replace(f'"{ONE}"', f'"{name}"'), encoding="utf-8")
     command = [str(place.python.with_name("rl")), "@", str(file)]
-    command += ["--output-dir", str(run_dir.parent), "--run.dir", run_dir.name]
     script = [
         "#!/bin/bash",
         f"#SBATCH --job-name={name}",
@@ -295,29 +298,21 @@ STAGES = (
     Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=90),
     Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 80),
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=240),
-    Stage(REQUEUED, "a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=420),
+    Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=420),
     Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=240),
-    Stage(
-        SECOND_BY_HAND,
-        "a second one meets its ports",
-        second_by_hand,
-        (ONE,),
-        gpus=1,
-        seconds=120,
-        beside=BY_HAND,
-    ),
-    Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 80),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 80),
-    Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 60),
-    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=200),
+    Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 80),
+    Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 30),
+    Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
+    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=190),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
     Stage(
         f"eval-{REQUEUED}",
         "reward after the interrupted RL",
         evaluation(REQUEUED, weights_of(REQUEUED)),
         (REQUEUED,),
-        1,
-        80,
+        gpus=1,
+        seconds=80,
     ),
     Stage(
         NEIGHBOUR,
