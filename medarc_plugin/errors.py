@@ -79,7 +79,17 @@ class HostBrokenError(HostError):
 
 
 class UnknownShapeError(HostError):
-    """prime-rl's config schema has a shape that this version does not know."""
+    """prime-rl's config schema has a shape that this version does not know.
+
+    Args:
+        message: What happened.
+        nearest: The known shape that it is nearest to.
+        hint: The way out.
+    """
+
+    def __init__(self, message: str, *, nearest: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.nearest = nearest
 
 
 class ConfigRejectedError(HostError):

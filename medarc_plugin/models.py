@@ -163,7 +163,7 @@ class Resolved:
         resume: The config itself asks to go on.
         dry_run: The config itself asks that nothing is started.
         document: The whole resolved config, ready to be written as JSON.
-        shape: Name of the config schema's shape, `main`; `unchecked` without prime-rl.
+        shape: Name of the config schema's shape, `main`; a guess where nobody checked the config.
         checked: Whether prime-rl's own parser accepted it.
         warnings: What prime-rl's validators warned about.
         host: The prime-rl that resolved it, when there was one.

@@ -79,14 +79,14 @@ def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:
                 "GPU memory",
                 f"vLLM may not start: its share of {share:g} is {given / 2**30:.1f} GiB, and it needs about "
                 f"{needs.inference_bytes / 2**30:.1f}",
-                f"raise {needs.share_path} or leave it out, or lower inference.vllm.max_model_len",
+                f"raise {needs.share_path} or leave it out, or lower vLLM's max_model_len",
                 fatal=False,
             )
     elif share is not None and float(share) > _MOST_SHARED and (needs is None or needs.fixed):
         yield Problem(
             "GPU memory",
             f"vLLM takes {float(share):.0%} of the GPU that it shares, which leaves the trainer little",
-            "lower inference.vllm.gpu_memory_utilization, or leave it out",
+            f"lower {needs.share_path if needs else 'gpu_memory_utilization'}, or leave it out",
             fatal=False,
         )
 

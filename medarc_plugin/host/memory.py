@@ -334,7 +334,7 @@ USEFUL_SEQUENCES = 16
 
 
 def inference_needs(
-    model: Architecture, document: Mapping[str, Any], tokens: int, gpu_mib: int | None
+    model: Architecture, document: dict[str, Any], tokens: int, gpu_mib: int | None, shape: fields.Shape
 ) -> dict[str, int]:
     """Work out the least that vLLM needs.
 
@@ -345,9 +345,10 @@ def inference_needs(
 
     Args:
         model: The architecture.
-        document: The config; what stands under `inference.vllm` is vLLM's own.
+        document: The config.
         tokens: Tokens of the run's longest sequence.
         gpu_mib: The GPU's memory in MiB, where it is known.
+        shape: The schema's shape, which says where vLLM's own settings stand.
 
     Returns:
         The parts in bytes.
@@ -358,7 +359,7 @@ def inference_needs(
     """
 
     def say(name: str, default: Any) -> Any:  # noqa: ANN401 - what a config may hold
-        value = fields.get(document, f"inference.vllm.{name}")
+        value = fields.engine_setting(document, name, shape)
         return default if value is None else value
 
     size = 4 if say("dtype", "auto") == "float32" else 2
@@ -391,10 +392,11 @@ def with_memory(resolved: Resolved, options: SlurmOptions, *, fixed: bool) -> Re
     """
     if not resolved.gpus.shared:
         return resolved
+    shape = fields.SHAPES[resolved.shape]
     gpu_mib, source = gpu_memory(options)
     share = resolved.memory_share
     blank = MemoryNeeds(
-        gpu_mib=gpu_mib, gpu_source=source, share=share, share_path=fields.SHARE_PATH, fixed=fixed
+        gpu_mib=gpu_mib, gpu_source=source, share=share, share_path=shape.share_path, fixed=fixed
     )
     name = resolved.model or ""
     folder = find_model(name, options) if name else None
@@ -405,7 +407,7 @@ def with_memory(resolved: Resolved, options: SlurmOptions, *, fixed: bool) -> Re
     try:
         trainer = read_trainer(resolved.document, resolved.entrypoint)
         parts, peak = trainer_needs(_truncated(model, resolved), trainer)
-        inference = inference_needs(model, resolved.document, trainer.tokens, gpu_mib)
+        inference = inference_needs(model, dict(resolved.document), trainer.tokens, gpu_mib, shape)
     except (TypeError, ValueError, AttributeError) as error:
         return replace(resolved, memory=replace(blank, unknown=f"the config cannot be read: {error}"))
     needs = replace(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def command(host: Host, entrypoint: str, argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the argument list and environment of one of prime-rl's commands.
 
-    Arguments go on as typed, with one courtesy: `inference --model.name X`, as older prime-rl spelled
-    it, becomes `--vllm.model X` where that is the name now.
+    Arguments go on as typed, with one courtesy: `inference --model.name X` and `inference --vllm.model X`
+    are spelled as this prime-rl does.
     """
     arguments = respelled(host, argv) if entrypoint == "inference" else list(argv)
     environment = environment_for(host)

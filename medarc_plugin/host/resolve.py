@@ -18,18 +18,14 @@ from medarc_plugin.errors import (
 from medarc_plugin.host import fields, resolver
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
-from medarc_plugin.host.merge import merge
-from medarc_plugin.host.spelling import respelled
+from medarc_plugin.host.merge import merge, read_files
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
 from medarc_plugin.process import TIMED_OUT, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from medarc_plugin.options import SlurmOptions
-
-UNCHECKED = "unchecked"
-"""Shape of a config that was merged without prime-rl."""
 
 TIMEOUT = 300.0
 """Seconds that prime-rl's interpreter may take. Its imports take about 10 on a fast file system and
@@ -54,18 +50,17 @@ def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resol
         UnknownShapeError: prime-rl's schema is not known here.
     """
     wishes = _wishes(request, options)
-    if request.entrypoint == "inference":
-        request = replace(request, arguments=tuple(respelled(host, request.arguments)))
     if host is None:
-        return _unchecked(request, options, wishes, None)
+        shape = fields.guess(read_files(request.arguments), request.entrypoint)
+        return _unchecked(request, options, wishes, None, shape)
     commit, dirty = commit_of(host.directory)
     host = replace(host, commit=commit, dirty=dirty)
     try:
         answer = _ask(request, wishes, host)
-    except UnknownShapeError:
+    except UnknownShapeError as error:
         if request.check:
             raise
-        return _unchecked(request, options, wishes, host)
+        return _unchecked(request, options, wishes, host, fields.SHAPES[error.nearest])
     return _resolved(request, options, answer, host)
 
 
@@ -192,12 +187,31 @@ def _raise_for(answer: dict[str, Any], host: Host) -> None:
             + "`uv sync --all-extras` in prime-rl's checkout repairs it",
         )
     if kind == "unknown-shape":
-        raise UnknownShapeError(
-            f"this prime-rl ({host.directory or host.python}, commit {host.commit or 'unknown'}) has a "
-            f"config schema that this plugin does not know: it lacks {', '.join(answer['missing'])}",
-            hint="use a prime-rl that the README names, or a newer medarc_plugin; --no-check goes on "
-            "with an unchecked config",
-        )
+        raise _unknown_shape(answer, host)
+
+
+MOST_NAMED = 6
+"""Fields that a sentence names."""
+
+
+def _unknown_shape(answer: Mapping[str, Any], host: Host) -> UnknownShapeError:
+    """Say which fields were looked for, and what is there."""
+    where = f"{host.directory or host.python}, commit {host.commit or 'unknown'}"
+    lines = [f"this prime-rl ({where}) has a config schema that this plugin does not know"]
+    lines += [f"  to be {name} it lacks {_listed(paths)}" for name, paths in answer["lacking"].items()]
+    for table, names in answer["beside"].items():
+        lines.append(f"  it has {f'in [{table}]' if table else 'at the top'}: {_listed(names)}")
+    return UnknownShapeError(
+        "\n".join(lines),
+        nearest=answer["nearest"],
+        hint="use a prime-rl that the README names, or a newer medarc_plugin; --no-check goes on with an "
+        f"unchecked config, as for {answer['nearest']}",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"
 
 
 def environment_for(host: Host, base: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -219,23 +233,33 @@ def environment_for(host: Host, base: Mapping[str, str] = os.environ) -> dict[st
 
 
 def _unchecked(
-    request: Request, options: SlurmOptions, wishes: dict[str, Any], host: Host | None
+    request: Request, options: SlurmOptions, wishes: dict[str, Any], host: Host | None, shape: fields.Shape
 ) -> Resolved:
-    document = merge(request.arguments)
-    written = {name: document.pop(name, None) for name in fields.LAUNCHER_FIELDS}
-    names_share = fields.names_share(document)
+    document = merge(fields.spelled(request.arguments, request.entrypoint, shape))
+    written = {name: document.pop(name, None) for name in shape.launcher_fields}
+    names_share = fields.names_share(document, shape)
     try:
-        fields.apply(document, request.entrypoint, wishes)
-        found = fields.facts(document, request.entrypoint)
+        fields.apply(document, request.entrypoint, wishes, shape)
+        found = fields.facts(document, request.entrypoint, shape)
     except fields.FieldError as error:
         raise UsageError(error.message, hint=error.hint) from None
-    found |= {name: str(written[name]).lower() == "true" for name in ("clean", "dry_run")}
+    found |= {
+        name: str(written[field]).lower() == "true"
+        for name, field in (("clean", shape.clean), ("dry_run", "dry_run"))
+    }
     found["names_share"] = names_share
-    answer = {"document": document, "facts": found, "shape": UNCHECKED, "warnings": []}
-    return _resolved(request, options, answer, host)
+    answer = {"document": document, "facts": found, "shape": shape.name, "warnings": []}
+    return _resolved(request, options, answer, host, checked=False)
 
 
-def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], host: Host | None) -> Resolved:
+def _resolved(
+    request: Request,
+    options: SlurmOptions,
+    answer: dict[str, Any],
+    host: Host | None,
+    *,
+    checked: bool = True,
+) -> Resolved:
     found = answer["facts"]
     shared = options.single_gpu and found["infer"] > 0
     gpus = GpuNeeds(found["train"], found["infer"], shared)
@@ -252,7 +276,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         if found["output_dir"] == fields.DEFAULT_OUTPUT_DIR:
             raise _nowhere()
         run_dir = Path(found["output_dir"])
-    elif found["run_dir_name"]:
+    elif found["run_dir_name"] is not None:
         run_dir = Path(found["output_dir"]) / found["run_dir_name"]
     else:
         raise _nowhere()
@@ -274,7 +298,7 @@ def _resolved(request: Request, options: SlurmOptions, answer: dict[str, Any], h
         dry_run=found["dry_run"],
         document=answer["document"],
         shape=answer["shape"],
-        checked=answer["shape"] != UNCHECKED,
+        checked=checked,
         warnings=tuple(answer["warnings"]),
         host=host,
         ports=found.get("ports"),

@@ -1,8 +1,8 @@
 """Resolve one config with prime-rl's own parser, in prime-rl's own interpreter.
 
 Standard library only, and run as a file: `PYTHON resolver.py REQUEST ANSWER`. The request is JSON with
-`entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of `fields.py`) and
-`wishes`. The answer is written as JSON to a file of its own, since interpreters and libraries print to
+`entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of the package `fields`)
+and `wishes`. The answer is written as JSON to a file of its own, since interpreters and libraries print to
 standard output as they like. An exit code of 0 says that there is an answer, of whatever kind.
 """
 
@@ -25,10 +25,12 @@ CLASSES = {
 
 
 def load(path: str) -> ModuleType:
-    """Import a file as a module under a name that nothing else has."""
-    spec = importlib.util.spec_from_file_location("_medarc_fields", path)
+    """Import a package by the path of its `__init__.py`, under a name that nothing else has."""
+    name = "_medarc_fields"
+    folder = [str(Path(path).parent)]
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folder)
     assert spec is not None and spec.loader is not None  # noqa: PT018, S101 - a path always gives both
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -51,6 +53,15 @@ def has_path(model: Any, path: str) -> bool:  # noqa: ANN401 - a class of prime-
     return not rest or any(has_path(inner, rest) for inner in models_in(field.annotation))
 
 
+def names_beside(model: Any, path: str) -> list[str]:  # noqa: ANN401 - a class of prime-rl's
+    """List the fields of the innermost table on a path that a model has."""
+    name, _, rest = path.partition(".")
+    field = model.model_fields.get(name)
+    inner = [names_beside(other, rest) for other in models_in(field.annotation)] if field and rest else []
+    found = sorted({name for names in inner for name in names})
+    return found or sorted(model.model_fields)
+
+
 def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one return an outcome
     """Answer a request; every expected failure is an answer too."""
     fields = load(request["fields"])
@@ -64,19 +75,21 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
         message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
         return {"kind": "broken", "message": message, "missing": getattr(error, "name", None)}
 
-    shape, missing = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
+    shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
     if shape is None:
-        return {"kind": "unknown-shape", "missing": missing}
+        near = fields.nearest(entrypoint, lacking).name
+        tables = {path.rpartition(".")[0]: names_beside(config_class, path) for path in lacking[near]}
+        return {"kind": "unknown-shape", "nearest": near, "lacking": lacking, "beside": tables}
 
     written: dict[str, Any] = {}
     validate = config_class.model_validate
 
     def validate_with_our_fields(merged: dict[str, Any]) -> Any:  # noqa: ANN401 - prime-rl's config
-        for field in fields.LAUNCHER_FIELDS:
+        for field in shape.launcher_fields:
             if field in merged:
                 written[field] = merged.pop(field)
-        written["names_share"] = fields.names_share(merged)
-        fields.apply(merged, entrypoint, request["wishes"])
+        written["names_share"] = fields.names_share(merged, shape)
+        fields.apply(merged, entrypoint, request["wishes"], shape)
         return validate(merged)
 
     # `cli` merges files and overrides and hands the result to the class: the one place where [slurm]
@@ -85,7 +98,7 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            config = cli(config_class, args=request["arguments"])
+            config = cli(config_class, args=fields.spelled(request["arguments"], entrypoint, shape))
         except ConfigFileError as error:
             return {"kind": "rejected", "message": error.message}
         except fields.FieldError as error:
@@ -102,22 +115,25 @@ def describe(
     fields: ModuleType,
     config: Any,  # noqa: ANN401 - prime-rl's
     entrypoint: str,
-    shape: str,
+    shape: Any,  # noqa: ANN401 - of the package fields
     written: dict[str, Any],
     caught: list[warnings.WarningMessage],
 ) -> dict[str, Any]:
     """Answer with a config that prime-rl accepted."""
-    document = config.model_dump(exclude=set(fields.LAUNCHER_FIELDS), mode="json")
+    document = config.model_dump(exclude=set(shape.launcher_fields), mode="json")
     try:
-        facts = fields.facts(document, entrypoint)
+        facts = fields.facts(document, entrypoint, shape)
     except fields.FieldError as error:
         return {"kind": "contradiction", "message": error.message, "hint": error.hint}
-    facts |= {name: str(written.get(name)).lower() == "true" for name in ("clean", "dry_run")}
+    facts |= {
+        name: str(written.get(field)).lower() == "true"
+        for name, field in (("clean", shape.clean), ("dry_run", "dry_run"))
+    }
     facts["names_share"] = written.get("names_share", False)
-    facts["ports"] = fields.ports(document, entrypoint)
+    facts["ports"] = fields.ports(document, entrypoint, shape)
     return {
         "kind": "resolved",
-        "shape": shape,
+        "shape": shape.name,
         "document": document,
         "facts": facts,
         "warnings": [

@@ -1,9 +1,14 @@
-"""Overrides that prime-rl has renamed, spelled as the prime-rl at hand spells them."""
+"""Overrides that prime-rl has renamed, spelled as the prime-rl at hand spells them.
+
+For prime-rl's own command, which is not to wait for its imports; the resolver asks the schema itself.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from medarc_plugin.host import fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,20 +16,27 @@ if TYPE_CHECKING:
 
     from medarc_plugin.models import Host
 
-OLD_MODEL, NEW_MODEL = "--model.name", "--vllm.model"
+MODELS = {f"--{shape.engine.model}" for shape in fields.SHAPES.values()}
+"""How releases have spelled the model of an inference server."""
 
 
 def respelled(host: Host | None, argv: Sequence[str]) -> list[str]:
     """Spell the model's name as this prime-rl does."""
-    if not any(token.partition("=")[0] == OLD_MODEL for token in argv):
+    if not any(token.partition("=")[0] in MODELS for token in argv):
         return list(argv)
-    source = _inference_config(host)
-    if source is not None and not re.search(r"^    vllm\s*:", source, re.MULTILINE):
-        return list(argv)
-    return [
-        NEW_MODEL + token.removeprefix(OLD_MODEL) if token.partition("=")[0] == OLD_MODEL else token
-        for token in argv
-    ]
+    shape = _shape_of(_inference_config(host))
+    return list(argv) if shape is None else fields.spelled(argv, "inference", shape)
+
+
+def _shape_of(source: str | None) -> fields.Shape | None:
+    """Tell the shape by the class's fields, as they stand in its source."""
+    if source is None:
+        return fields.MAIN
+    for shape in fields.SHAPES.values():
+        table = shape.engine.model.partition(".")[0]
+        if re.search(rf"^    {table}\s*:", source, re.MULTILINE):
+            return shape
+    return None
 
 
 def _inference_config(host: Host | None) -> str | None:

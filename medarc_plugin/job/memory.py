@@ -61,8 +61,8 @@ def share_for(memory: Mapping[str, Any], mib: int | None) -> float:
 
     Args:
         memory: `memory` of `launch.json`: `trainer_bytes`, `inference_bytes` and `reserve_bytes`, or
-            `None` where the model's size is unknown; `share`; and `fixed`, which says that the
-            share is the config's own and only to be checked.
+            `None` where the model's size is unknown; `share` and its field, `share_path`; and `fixed`,
+            which says that the share is the config's own and only to be checked.
         mib: The GPU's memory in MiB; `None` where nobody knows.
 
     Returns:
@@ -86,7 +86,7 @@ def share_for(memory: Mapping[str, Any], mib: int | None) -> float:
         left = total - trainer - reserve
         if share * total > left:
             highest = max(0, math.floor(left / total * 100) / 100)
-            lower = f"set inference.vllm.gpu_memory_utilization to {highest} or less, or leave it out; "
+            lower = f"set {memory.get('share_path')} to {highest} or less, or leave it out; "
             raise MemoryShareError(
                 f"vLLM's share of {share:g} leaves the trainer too little: {needs}",
                 (lower if left >= inference else "") + WAYS_OUT,
@@ -101,7 +101,7 @@ def share_for(memory: Mapping[str, Any], mib: int | None) -> float:
 
 
 WAYS_OUT = (
-    "a smaller seq_len or inference.vllm.max_model_len, prime-rl's activation checkpointing "
+    "a smaller seq_len or max_model_len of vLLM, prime-rl's activation checkpointing "
     "([trainer.model.ac]) and optimizer offload (trainer.model.optim_cpu_offload), LoRA, a larger GPU, "
     "or two GPUs (without --single-gpu)"
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from standin import make_checkout
@@ -238,7 +239,31 @@ def test_a_prime_rl_of_an_unknown_shape(refused: Callable[..., str], own_checkou
 
     said = refused("rl", *LAUNCH, "--prime-rl-dir", str(own_checkout), "--dry-run")
 
-    assert "config schema that this plugin does not know: it lacks run.name" in said
+    assert "has a config schema that this plugin does not know\n" in said
+    assert "  to be main it lacks run.name, run.dir, clean," in said
+    assert "  to be v0.8.0 it lacks clean_output_dir, dry_run," in said
+    assert "  it has at the top: output_dir\n" in said
+    assert "--no-check goes on with an unchecked config" in said
+
+
+def test_a_prime_rl_of_an_unknown_shape_can_be_used_unchecked(
+    here: Callable[..., Any], work: Path, own_checkout: Path
+) -> None:
+    source = own_checkout / "src" / "prime_rl"
+    configs = source.resolve()
+    source.unlink()
+    shutil.copytree(configs, source)
+    schema = source / "configs" / "rl.py"
+    schema.write_text(schema.read_text().replace("clean: bool", "cleared: bool"))
+
+    refusal = here("rl", *LAUNCH, "--prime-rl-dir", str(own_checkout), "--dry-run")
+    done = here("rl", *LAUNCH, "--prime-rl-dir", str(own_checkout), "--dry-run", "--no-check")
+
+    assert "  to be main it lacks clean\n" in refusal.err
+    assert "--no-check goes on with an unchecked config, as for main" in refusal.err
+    assert done.code == 0, done.err
+    launch = json.loads((work / "run/configs/launch/launch.json").read_text())
+    assert (launch["checked"], launch["fields"]["shape"]) == (False, "main")
 
 
 @pytest.mark.parametrize(

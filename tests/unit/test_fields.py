@@ -6,22 +6,49 @@ from typing import Any
 
 import pytest
 
+from medarc_plugin.host import fields
 from medarc_plugin.host.fields import (
+    MAIN,
     SHAPES,
     SHARED_GPU_MEMORY,
+    V0_8_0,
     FieldError,
-    apply,
-    facts,
+    Shape,
+    engine_setting,
+    for_job,
     get,
+    guess,
+    nearest,
+    ports,
     put,
     shape_of,
+    spelled,
 )
 
 
-def applied(entrypoint: str = "rl", document: dict[str, Any] | None = None, **wishes: Any) -> dict[str, Any]:
+def applied(
+    entrypoint: str = "rl",
+    document: dict[str, Any] | None = None,
+    *,
+    shape: Shape = MAIN,
+    **wishes: Any,
+) -> dict[str, Any]:
     document = {"inference": {}} if document is None else document
-    apply(document, entrypoint, wishes)
+    fields.apply(document, entrypoint, wishes, shape)
     return document
+
+
+def apply(document: dict[str, Any], entrypoint: str, wishes: dict[str, Any], shape: Shape = MAIN) -> None:
+    fields.apply(document, entrypoint, wishes, shape)
+
+
+def facts(document: dict[str, Any], entrypoint: str, shape: Shape = MAIN) -> dict[str, Any]:
+    return fields.facts(document, entrypoint, shape)
+
+
+def without_lists(path: str) -> str:
+    """A field's path as a schema has it: elements of lists have none of their own."""
+    return path.replace("[*]", "")
 
 
 def test_get_and_put_follow_dots() -> None:
@@ -33,19 +60,216 @@ def test_get_and_put_follow_dots() -> None:
     assert [get(document, path) for path in ("x", "a.x.y", "a.b.c", "n")] == [None] * 4
 
 
-@pytest.mark.parametrize("entrypoint", ["rl", "sft", "inference"])
-def test_a_schema_with_all_fields_is_known(entrypoint: str) -> None:
-    assert shape_of(entrypoint, lambda _: True) == ("main", [])
+ENTRYPOINTS = ("rl", "sft", "inference")
+EVERYWHERE = [(shape, entrypoint) for shape in SHAPES.values() for entrypoint in ENTRYPOINTS]
 
 
-def test_a_schema_that_lacks_fields_is_unknown_and_they_are_named() -> None:
-    lacking = {"run.dir", "run.name"}
+def names(value: Any) -> str:
+    return value.name if isinstance(value, Shape) else str(value)
 
-    assert shape_of("rl", lambda path: path not in lacking) == (None, ["run.name", "run.dir"])
+
+@pytest.mark.parametrize(("shape", "entrypoint"), EVERYWHERE, ids=names)
+def test_a_schema_is_known_by_its_fields(shape: Shape, entrypoint: str) -> None:
+    has = {*shape.paths[entrypoint], "something.new"}
+
+    assert shape_of(entrypoint, has.__contains__) == (shape, {})
+
+
+@pytest.mark.parametrize(("shape", "entrypoint"), EVERYWHERE, ids=names)
+def test_a_schema_that_lacks_a_field_is_unknown_and_nearest_to_its_own(shape: Shape, entrypoint: str) -> None:
+    lost = shape.paths[entrypoint][0]
+    found, lacking = shape_of(entrypoint, lambda path: path in shape.paths[entrypoint] and path != lost)
+
+    assert found is None
+    assert lacking[shape.name] == [lost]
+    assert nearest(entrypoint, lacking) is shape
+
+
+@pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
+def test_no_shape_is_a_part_of_another(entrypoint: str) -> None:
+    sets = {name: set(shape.paths[entrypoint]) for name, shape in SHAPES.items()}
+
+    assert [(a, b) for a in sets for b in sets if a != b and sets[a] <= sets[b]] == []
 
 
 def test_every_shape_describes_every_entry_point() -> None:
-    assert {frozenset(shape) for shape in SHAPES.values()} == {frozenset({"rl", "sft", "inference"})}
+    assert {frozenset(shape.paths) for shape in SHAPES.values()} == {frozenset(ENTRYPOINTS)}
+    assert {shape.name: shape for shape in SHAPES.values()} == SHAPES
+
+
+SERVICES: dict[str, dict[str, Any]] = {
+    "rl": {
+        "inference": {},
+        "weight_broadcast": {"type": "nccl"},
+        "rollout_transport": {"type": "zmq"},
+        "trainer": {"metrics_server": {"port": 9000}},
+        "orchestrator": {"train": {"source": [{}, {}]}, "eval": {"source": [{}]}},
+    },
+    "sft": {"inference": {}, "weight_broadcast": {"type": "nccl"}, "eval": {"source": [{}]}},
+    "inference": {},
+}
+"""A config of each entry point with all that listens on ports."""
+
+
+@pytest.mark.parametrize(("shape", "entrypoint"), EVERYWHERE, ids=names)
+def test_every_field_that_is_touched_is_listed(shape: Shape, entrypoint: str) -> None:
+    slots = (ports(SERVICES[entrypoint], entrypoint, shape) or {"slots": []})["slots"]
+    touched = {path for slot in slots for path in slot["paths"]} | {*shape.launcher_fields}
+    touched |= {shape.train_gpus.get(entrypoint), shape.infer_gpus.get(entrypoint)} - {None}
+    engine = shape.engine
+    if entrypoint == "inference":
+        touched |= {engine.model, engine.tensor, engine.data, engine.share}
+        touched -= {shape.clean}  # a server has no run to delete
+    else:
+        resume = for_job(entrypoint, shape)["resume"]["paths"]
+        touched |= set(resume[:1] if entrypoint == "sft" else resume)
+        touched |= {shape.wandb, "max_steps", "env_vars", "ckpt.interval", "ckpt.output_dir"}
+        touched |= {shape.run_dir, "output_dir"} - {None}
+        sources = shape.sources[entrypoint]
+        touched |= {f"{source}.{field}" for source in sources for field in shape.environments}
+    if entrypoint in shape.infer_gpus:
+        touched |= {shape.share_path, "weight_broadcast.type"}
+
+    listed = shape.paths[entrypoint]
+    assert (
+        sorted(
+            path
+            for path in map(without_lists, touched)
+            if path not in listed and not any(other.startswith(f"{path}.") for other in listed)
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=names)
+def test_no_field_is_listed_twice(shape: Shape) -> None:
+    assert [paths for paths in shape.paths.values() if len(set(paths)) != len(paths)] == []
+
+
+WRITTEN = [
+    ("rl", {}, MAIN),
+    ("rl", {"model": {"name": "m"}, "inference": {}, "ckpt": {"interval": 1}}, MAIN),
+    ("rl", {"monitors": {"wandb": {}}}, MAIN),
+    ("rl", {"inference": {"vllm": {"gpu_memory_utilization": 0.5}}}, MAIN),
+    ("rl", {"wandb": {}}, V0_8_0),
+    ("rl", {"inference": {"gpu_memory_utilization": 0.5}}, V0_8_0),
+    ("rl", {"clean_output_dir": True}, V0_8_0),
+    ("sft", {"deployment": {"num_gpus": 2}}, V0_8_0),
+    ("sft", {"deployment": {"num_train_gpus": 2}}, MAIN),
+    ("inference", {"model": {"name": "m"}}, V0_8_0),
+    ("inference", {"vllm": {"model": "m"}}, MAIN),
+]
+
+
+@pytest.mark.parametrize(("entrypoint", "document", "shape"), WRITTEN)
+def test_what_nobody_checked_is_taken_for_what_it_looks_like(
+    entrypoint: str, document: dict[str, Any], shape: Shape
+) -> None:
+    assert guess(document, entrypoint) is shape
+
+
+SPELLINGS = [
+    ("inference", "--model.name X --server.port 1", MAIN, "--vllm.model X --server.port 1"),
+    ("inference", "--vllm.model=X", V0_8_0, "--model.name=X"),
+    ("inference", "--model.name X", V0_8_0, "--model.name X"),
+    ("rl", "--model.name X", MAIN, "--model.name X"),
+    ("rl", "--resume --no-clean", MAIN, "--resume --no-clean"),
+    ("rl", "--resume", V0_8_0, "--ckpt.resume-step -1"),
+    ("sft", "--resume.step 40", V0_8_0, "--ckpt.resume-step 40"),
+    ("sft", "--resume.step=40", V0_8_0, "--ckpt.resume-step=40"),
+    ("rl", "--no-clean", V0_8_0, "--no-clean-output-dir"),
+]
+
+
+@pytest.mark.parametrize(("entrypoint", "typed", "shape", "expected"), SPELLINGS, ids=names)
+def test_what_the_help_says_of_every_prime_rl_is_spelled_as_each_does(
+    entrypoint: str, typed: str, shape: Shape, expected: str
+) -> None:
+    assert " ".join(spelled(typed.split(), entrypoint, shape)) == expected
+
+
+def test_where_output_dir_is_the_run_directory_nothing_else_is_set() -> None:
+    assert applied(document={}, shape=V0_8_0, parent="/runs", name="a") == {"output_dir": "/runs/a"}
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [({}, None), ({"output_dir": "outputs"}, None), ({"output_dir": "runs/a"}, "")],
+)
+def test_where_output_dir_is_the_run_directory_it_has_no_name_below(
+    document: dict[str, Any], name: str | None
+) -> None:
+    assert facts(document, "rl", V0_8_0)["run_dir_name"] == name
+
+
+def test_the_gpus_of_v0_8_0() -> None:
+    assert applied("sft", {}, shape=V0_8_0, train=4) == {"deployment": {"num_gpus": 4}}
+    assert applied("inference", {"parallel": {"tp": 2}}, shape=V0_8_0, gpus=4)["parallel"]["dp"] == 2
+    assert facts({"deployment": {"num_gpus": 3}, "inference": {}}, "sft", V0_8_0)["train"] == 3
+    assert facts({"parallel": {"tp": 2, "dp": 3}, "model": {"name": "m"}}, "inference", V0_8_0) | {
+        "infer": 6,
+        "model": "m",
+    } == facts({"parallel": {"tp": 2, "dp": 3}, "model": {"name": "m"}}, "inference", V0_8_0)
+
+
+def test_sft_of_v0_8_0_starts_no_server() -> None:
+    with pytest.raises(FieldError, match=r"`sft` of this prime-rl \(shape v0.8.0\) starts no inference"):
+        applied("sft", {"inference": {}}, shape=V0_8_0, infer=1)
+
+    assert facts({"inference": {}}, "sft", V0_8_0)["infer"] == 0
+    assert ports({"inference": {}}, "sft", V0_8_0) is None
+
+
+def test_one_shared_gpu_of_v0_8_0() -> None:
+    document = applied(shape=V0_8_0, single_gpu=True)
+
+    assert document["deployment"] == {"num_train_gpus": 1, "num_infer_gpus": 1}
+    assert document["weight_broadcast"] == {"type": "filesystem"}
+    assert document["inference"] == {"gpu_memory_utilization": SHARED_GPU_MEMORY}
+
+
+def test_the_rest_of_what_a_plan_needs_of_v0_8_0() -> None:
+    found = facts(
+        {
+            "output_dir": "runs/a",
+            "clean_output_dir": True,
+            "ckpt": {"resume_step": 0, "interval": 5},
+            "wandb": {},
+            "inference": {"gpu_memory_utilization": 0.4},
+            "orchestrator": {
+                "train": {"source": [{"env": {"taskset": {"id": ""}}, "legacy": {"id": "old-env"}}]}
+            },
+        },
+        "rl",
+        V0_8_0,
+    )
+
+    wanted = {"clean": True, "resume": True, "checkpoint_interval": 5, "saves": True, "wandb": True}
+    assert found | wanted == found
+    assert (found["memory_share"], found["environments"]) == (0.4, ["old-env"])
+
+
+def test_the_ports_of_v0_8_0() -> None:
+    found = ports(SERVICES["rl"], "rl", V0_8_0)
+
+    assert found is not None
+    assert found["size"] == 1 + 3 + 1 + 3 + 1 + 3
+    assert found["slots"][0]["paths"] == [
+        "inference.server.port",
+        "orchestrator.model.client.base_url[*]",
+    ]
+    assert found["slots"][2]["paths"] == ["inference.data_parallel_rpc_port"]
+
+
+def test_a_setting_of_vllm_is_found_where_the_shape_has_it() -> None:
+    ours = {"vllm_extra": {"max_num_seqs": 4}, "model": {"dtype": "float32"}, "enable_lora": True}
+    found = [
+        engine_setting({"inference": ours}, name, V0_8_0)
+        for name in ("max_num_seqs", "dtype", "enable_lora", "x")
+    ]
+
+    assert found == [4, "float32", True, None]
+    assert engine_setting({"inference": {"vllm": {"dtype": "float32"}}}, "dtype", MAIN) == "float32"
 
 
 def test_the_run_directory_becomes_output_dir_and_run_dir() -> None:

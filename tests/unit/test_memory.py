@@ -19,6 +19,7 @@ from medarc_plugin.host.architecture import (
     find_model,
     read_architecture,
 )
+from medarc_plugin.host.fields import MAIN
 from medarc_plugin.host.memory import (
     gpu_memory,
     inference_needs,
@@ -435,7 +436,7 @@ def test_a_shared_sequence_length_holds_where_the_trainer_has_none() -> None:
 
 
 def least(gpu_mib: int | None = None, **vllm: Any) -> dict[str, int]:
-    return inference_needs(SMALL, {"inference": {"vllm": vllm}}, 2048, gpu_mib)
+    return inference_needs(SMALL, {"inference": {"vllm": vllm}}, 2048, gpu_mib, MAIN)
 
 
 def test_vllm_needs_weights_and_room_for_its_longest_sequence() -> None:
