@@ -34,6 +34,8 @@ RUN_ENTRIES = (
         "broadcasts",
         "evals",
         "logs",
+        "logs_*",
+        "run_*",
         "wandb",
         "traces",
         "token_exports",
@@ -189,7 +191,8 @@ def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
             hint="unset NEVER_CLEAN, or choose another --output-dir",
         )
     configs = run_dir / "configs"
-    resolved = [f"{name}.json" for name in (*ENTRYPOINTS, "trainer", "orchestrator")]
+    names = (*ENTRYPOINTS, "trainer", "orchestrator")
+    resolved = [f"{name}{suffix}" for name in names for suffix in (".json", ".toml")]
     foreign = [name for name in left if not any(fnmatch(name, pattern) for pattern in RUN_ENTRIES)]
     what = None
     if foreign:

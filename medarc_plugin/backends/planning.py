@@ -176,6 +176,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "memory": _memory_document(resolved.memory) if resolved.memory else None,
         "min_free_disk_mib": megabytes(plan.options.min_free_disk) if plan.options.min_free_disk else None,
         "ports": resolved.ports,
+        "fields": fields.for_job(resolved.entrypoint, fields.SHAPES[resolved.shape]),
         "idle_timeout": time_seconds(plan.options.idle_timeout) if plan.options.idle_timeout else None,
         "caches": {
             "warm": plan.options.warm_cache,

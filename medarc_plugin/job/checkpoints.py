@@ -3,8 +3,9 @@
 prime-rl's trainer writes `checkpoints/step_N/trainer` with torch.distributed.checkpoint, whose
 `.metadata` is written under another name and renamed once every rank's data is there; the
 orchestrator of an RL run writes `checkpoints/step_N/orchestrator/progress.pt` in the same way, on its
-own time, and always below the run directory: `ckpt.output_dir` moves the trainer's part alone. prime-rl
-itself resumes from the highest step that has a folder, whole or not.
+own time, and always below the run directory, in some releases in a folder of its own there:
+`ckpt.output_dir` moves the trainer's part alone. prime-rl itself resumes from the highest step that has a
+folder, whole or not.
 """
 
 from __future__ import annotations
@@ -36,17 +37,14 @@ class Checkpoints:
     orchestrator: Path | None
 
     def steps(self) -> dict[int, bool]:
-        """List the checkpoints by step, and whether each is whole."""
-        try:
-            entries = list(self.folder.iterdir())
-        except OSError:
-            return {}
-        found = {}
-        for entry in entries:
-            match = re.fullmatch(r"step_(0|[1-9]\d*)", entry.name)
-            if match and entry.is_dir():
-                found[int(match[1])] = self.is_whole(entry)
-        return dict(sorted(found.items()))
+        """List the checkpoints by step, and whether each is whole: a part alone is not."""
+        numbers = {number for folder in self._folders for number in _steps_in(folder)}
+        return {number: self.is_whole(self.folder / f"step_{number}") for number in sorted(numbers)}
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        apart = self.orchestrator is not None and self.orchestrator != self.folder
+        return (self.folder, self.orchestrator) if apart and self.orchestrator else (self.folder,)
 
     def is_whole(self, checkpoint: Path) -> bool:
         """Whether everything that a resume reads from `step_N` is there."""
@@ -103,29 +101,42 @@ class Checkpoints:
         """
         name = f"{prefix}step_{step}"
         count = 1
-        while (self.folder / name).exists():
+        while any((folder / name).exists() for folder in self._folders):
             count += 1
             name = f"{prefix}step_{step}.{count}"
-        (self.folder / f"step_{step}").rename(self.folder / name)
-        if self.orchestrator is not None and self.orchestrator != self.folder:
+        moved = self.folder / name
+        for folder in reversed(self._folders):
             with contextlib.suppress(FileNotFoundError):
-                (self.orchestrator / f"step_{step}").rename(self.orchestrator / name)
-        return self.folder / name
+                moved = (folder / f"step_{step}").rename(folder / name)
+        return moved
 
 
-def checkpoints_of(config: Mapping[str, Any], run_dir: Path, entrypoint: str) -> Checkpoints:
+def checkpoints_of(
+    config: Mapping[str, Any], run_dir: Path, entrypoint: str, orchestrator_folder: str = ""
+) -> Checkpoints:
     """Find a run's checkpoints: below the run directory unless `ckpt.output_dir` is set.
 
     Args:
         config: The resolved config.
         run_dir: The run directory.
         entrypoint: `rl` or `sft`.
+        orchestrator_folder: Folder below the run directory with the orchestrator's own files.
     """
     base = run_dir
     for table in (config, _table(config, "trainer")):
         elsewhere = _table(table, "ckpt").get("output_dir")
         base = Path(str(elsewhere)) if elsewhere else base
-    return Checkpoints(base / "checkpoints", run_dir / "checkpoints" if entrypoint == "rl" else None)
+    orchestrator = run_dir / orchestrator_folder / "checkpoints"
+    return Checkpoints(base / "checkpoints", orchestrator if entrypoint == "rl" else None)
+
+
+def _steps_in(folder: Path) -> list[int]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return []
+    matches = [re.fullmatch(r"step_(0|[1-9]\d*)", entry.name) for entry in entries if entry.is_dir()]
+    return [int(match[1]) for match in matches if match]
 
 
 def _has_content(path: Path) -> bool:

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .config import asked_to_resume
 from .environment import is_executable, is_folder
 from .memory import MIB, MemoryShareError, gpu_mib, share_for
 
@@ -267,14 +268,15 @@ def check_working_directory(subject: Subject) -> Iterator[Check]:
 def check_config(subject: Subject) -> Iterator[Check]:
     """The config can be read, and does not delete the directory that it lies in."""
     files = ", ".join(map(str, subject.launch.config_files)) or "none: arguments alone"
+    clean = subject.launch.fields.clean
     if subject.config is None:
         yield Check("config", FAIL, subject.config_problem, "submit the run again")
-    elif subject.config.get("clean") is True and not subject.config.get("resume"):
+    elif subject.config.get(clean) is True and asked_to_resume(subject.config, subject.launch.fields) is None:
         yield Check(
             "config",
             FAIL,
-            "clean = true would delete this run directory, with this job's files and log",
-            "take `clean` out of the config, and submit again with --clean",
+            f"{clean} = true would delete this run directory, with this job's files and log",
+            f"take `{clean}` out of the config, and submit again with --clean",
         )
     else:
         yield Check("config", OK, files)

@@ -21,7 +21,7 @@ def prime_rl_environment(
         launch: The plan.
         given: The environment as the job found it.
         gpus: Ids of the allocated GPUs; `None` when they are not known.
-        run_id: prime-rl's name for this run, the same in every attempt.
+        run_id: The name of this run for prime-rl and Weights & Biases, the same in every attempt.
     """
     variables = dict(given)
     # It would send prime-rl's interpreter to another one's standard library.
@@ -29,7 +29,8 @@ def prime_rl_environment(
     variables.setdefault("PYTHONUNBUFFERED", "1")
     # It would send the `inference` that prime-rl starts by name to a backend once more.
     variables.pop("MEDARC_BACKEND", None)
-    variables.setdefault("PRL_RUN_ID", run_id)
+    for name, value in launch.fields.run_id.items():
+        variables.setdefault(name, value.format(run_id))
     # setproctitle would otherwise write titles over the environment, by which the guardian knows the
     # run's processes (https://github.com/dvarrazzo/py-setproctitle#environment-variables).
     variables["SPT_NOENV"] = "1"

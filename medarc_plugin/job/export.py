@@ -95,9 +95,10 @@ def export(folder: Path, step: int | None, *, force: bool) -> Path:
     if step is None:
         step, checkpoint = _newest(run, force=force)
     target = run.weights(step)
-    if not force and _is_there(run, step):
-        say(f"{target} is there already; --force writes it anew")
-        return target
+    there = None if force else _where(run, step)
+    if there is not None:
+        say(f"{there} is there already; --force writes it anew")
+        return there
     if checkpoint is None:
         checkpoint = _open(run, step)
     try:
@@ -119,7 +120,7 @@ def _newest(run: Run, *, force: bool) -> tuple[int, Checkpoint | None]:
     """
     for step, whole in reversed(list(run.checkpoints.steps().items())):
         problem = "a part of it is missing"
-        if whole and not force and _is_there(run, step):
+        if whole and not force and _where(run, step) is not None:
             return step, None
         try:
             if whole:
@@ -130,9 +131,10 @@ def _newest(run: Run, *, force: bool) -> tuple[int, Checkpoint | None]:
             problem = str(error)
         say(f"passing over the checkpoint of step {step}: {problem}")
     # prime-rl v0.8.0 writes weights by itself, and may keep no checkpoints beside them.
-    for step in reversed(list(Checkpoints(run.folder / "weights", None).steps())):
-        if _is_there(run, step):
-            return step, None
+    for folder in dict.fromkeys((run.weights(0).parent, run.own_weights(0).parent)):
+        for step in reversed(list(Checkpoints(folder, None).steps())):
+            if _where(run, step) is not None:
+                return step, None
     raise ExportError(
         NO_CHECKPOINT,
         f"{run.checkpoints.folder} holds no whole checkpoint",
@@ -153,15 +155,30 @@ def _open(run: Run, step: int) -> Checkpoint:
     return Checkpoint(folder)
 
 
-def _is_there(run: Run, step: int) -> bool:
+def _where(run: Run, step: int) -> Path | None:
+    """Find the weights of a step, exported or written by prime-rl itself.
+
+    Raises:
+        ExportError: Something else is in their place.
+    """
+    places = dict.fromkeys((run.weights(step), run.own_weights(step)))
+    return next((place for place in places if _is_there(run, step, place)), None)
+
+
+STABLE = "STABLE"
+"""The file with which prime-rl v0.8.0 ends what it writes, in whatever format."""
+
+
+def _is_there(run: Run, step: int, target: Path) -> bool:
     """Whether the weights of a step are there, whole, and of the checkpoint that is there now.
 
     Raises:
         ExportError: Something else is in their place.
     """
-    target = run.weights(step)
     if not target.exists():
         return False
+    if (target / STABLE).exists() and not (target / RECORD).exists():
+        return True
     try:
         read_folder(target)
         read_config(target)

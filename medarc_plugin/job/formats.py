@@ -1,7 +1,7 @@
 """How each prime-rl words what it does: names of its files, metric keys and log lines, by shape.
 
 Nothing else in this folder knows a metric's key or a log's wording. A prime-rl whose files differ gets
-a `Format` of its own beside `MAIN`. `tests/job/test_formats.py` holds `MAIN` to prime-rl's source.
+a `Format` of its own beside `MAIN`. `tests/job/test_formats.py` holds them to prime-rl's source.
 
 Beside each name stands the file of prime-rl's `src/prime_rl` that writes it.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,7 +77,13 @@ class Format:
     Attributes:
         shape: Name of the shape, as the config's.
         metrics_file: The metrics file below the run directory, where the config names no other.
-        logs: The folder of the newest launch's logs, a link.
+        metrics_table: Where a config switches it on or off; its last part is the table.
+        metrics_name: The file's name, in that table.
+        metrics_by_default: Whether it is written by a config that says nothing of it.
+        orchestrator_folder: Folder below the run directory with the orchestrator's metrics; empty where
+            they are the trainer's.
+        logs: The folder of the newest launch's logs.
+        keeps_logs: Whether that is a link to a folder which each launch has for itself.
         log: Below it, the log of each component.
         env_log: Below it, an environment server's log.
         ranks: Below it, what each process of the trainer printed; the pattern of one process's folder.
@@ -87,6 +93,7 @@ class Format:
         resumed: The trainer goes on behind a checkpoint; group `step`.
         evals_start: Evaluations begin; group `names`, separated by commas.
         eval_ends: One ended, well or not; groups `name` and `skipped`, one of them.
+        eval_result: What came of one, for runs without a metrics file; groups `name`, `step`, `reward`.
         trainer_ends: The trainer has made all its steps.
         trainer_step: A step in the trainer's log, for runs without a metrics file.
         rollout_step: A step in the orchestrator's log, likewise.
@@ -98,7 +105,12 @@ class Format:
 
     shape: str
     metrics_file: str
+    metrics_table: tuple[str, ...]
+    metrics_name: str
+    metrics_by_default: bool
+    orchestrator_folder: str
     logs: str
+    keeps_logs: bool
     log: Mapping[str, str]
     env_log: str
     ranks: str
@@ -108,6 +120,7 @@ class Format:
     resumed: Pattern
     evals_start: Pattern
     eval_ends: Pattern
+    eval_result: Pattern
     trainer_ends: Pattern
     trainer_step: Pattern
     rollout_step: Pattern
@@ -117,23 +130,41 @@ class Format:
     marks: tuple[Mark, ...]
 
     def metrics_path(self, run_dir: Path, config: Mapping[str, Any]) -> Path | None:
-        """Where a run writes its metrics; `None` for a config that turns them off."""
+        """Where a run's trainer writes its metrics; `None` for a config without."""
         # What an RL config says for all of its components is already in the trainer's part.
         own = config.get("trainer")
-        monitors = (own if isinstance(own, dict) else config).get("monitors")
-        if not isinstance(monitors, dict) or "file" not in monitors:
-            return run_dir / self.metrics_file
-        file = monitors["file"]
-        if file is None:
+        return self._file(run_dir, own if isinstance(own, dict) else config)
+
+    def metrics_paths(self, run_dir: Path, config: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Where all of a run's components write their metrics."""
+        own = config.get("orchestrator")
+        apart = self.orchestrator_folder and isinstance(own, dict)
+        orchestrator = self._file(run_dir / self.orchestrator_folder, own) if apart and own else None
+        found = (self.metrics_path(run_dir, config), orchestrator)
+        return tuple(path for path in found if path is not None)
+
+    def _file(self, folder: Path, config: Mapping[str, Any]) -> Path | None:
+        *tables, name = self.metrics_table
+        table: Any = config
+        for key in tables:
+            table = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or name not in table:
+            return folder / self.metrics_file if self.metrics_by_default else None
+        file = table[name]
+        if not isinstance(file, dict):
             return None
-        name = file.get("path") if isinstance(file, dict) else None
-        return run_dir / str(name or self.metrics_file)
+        return folder / str(file.get(self.metrics_name) or self.metrics_file)
 
 
 MAIN = Format(
     shape="main",
     metrics_file="metrics.jsonl",  # monitors/file.py, and FileMonitorConfig.path
+    metrics_table=("monitors", "file"),
+    metrics_name="path",
+    metrics_by_default=True,
+    orchestrator_folder="",
     logs="logs/latest",  # utils/pathing.py
+    keeps_logs=True,
     # entrypoints/rl.py and entrypoints/sft.py
     log={
         TRAINER: "trainer.log",
@@ -177,6 +208,9 @@ MAIN = Format(
     # both
     eval_ends=re.compile(
         r"Evaluated (?P<name>.+) \(Step \d+\) \||Eval @ step=\d+ env=(?P<skipped>.+): no episodes returned"
+    ),
+    eval_result=re.compile(
+        r"Evaluated (?P<name>.+) \(Step (?P<step>\d+)\) \|.*?\| Reward (?P<reward>-?[\d.]+)"
     ),
     # both trainers
     trainer_ends=re.compile(r"(?:RL|SFT) trainer finished!"),
@@ -258,8 +292,51 @@ MAIN = Format(
     ),
 )
 
-FORMATS = {MAIN.shape: MAIN}
+# What prime-rl has said since v0.8.0.
+_LATER = (
+    r"Initializing micro batch sender",
+    r"Waiting for the trainer's final broadcast",
+    r"; [1-9]\d* inflight episodes",
+    r"Broadcasting (?:final )?weights",
+)
+
+V0_8_0 = replace(
+    MAIN,
+    shape="v0.8.0",
+    # utils/monitor/file.py, FileMonitorConfig.filename: off unless the config has a table for it
+    metrics_table=("file_monitor",),
+    metrics_name="filename",
+    metrics_by_default=False,
+    orchestrator_folder="run_default",  # prime_rl/utils/validation.py of its config package
+    logs="logs",  # utils/pathing.py
+    keeps_logs=False,  # entrypoints/rl.py opens them to be written over
+    log={TRAINER: "trainer.log", ORCHESTRATOR: "orchestrator.log", INFERENCE: "inference.log"},
+    metrics=replace(
+        MAIN.metrics,
+        rollout_seconds={
+            "wait_for_policy": "time/wait_for_policy",  # orchestrator/orchestrator.py
+            "save_ckpt": "time/save_ckpt",  # orchestrator/orchestrator.py
+        },
+    ),
+    # orchestrator/orchestrator.py
+    eval_ends=re.compile(
+        r"Evaluated (?P<name>.+) \(Step \d+\) \||Eval @ step=\d+ env=(?P<skipped>.+): no rollouts returned"
+    ),
+    marks=(
+        *(mark for mark in MAIN.marks if mark.component != EVALS and mark.pattern.pattern not in _LATER),
+        # orchestrator/orchestrator.py
+        Mark(ORCHESTRATOR, re.compile(r"Initializing training batch sender"), "the trainer's first weights"),
+        Mark(ORCHESTRATOR, re.compile(r"; [1-9]\d* inflight rollouts"), ROLLOUTS, weak=True),
+    ),
+)
+
+FORMATS = {form.shape: form for form in (MAIN, V0_8_0)}
 """Every format, by the shape's name."""
+
+
+def form_of(shape: str) -> Format:
+    """The format of a shape; `main` of one that has none of its own."""
+    return FORMATS.get(shape, MAIN)
 
 
 @dataclass(frozen=True)

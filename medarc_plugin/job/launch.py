@@ -78,6 +78,28 @@ class CacheWishes:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """What is to be known of the fields and files of the prime-rl at hand.
+
+    Attributes:
+        shape: Name of its shape: how it words things is in `formats`.
+        clean: The switch that deletes what an earlier run left.
+        resume_paths: Fields that say where the run goes on, the first of them for prime-rl's launcher.
+        resume_by_step: Whether they hold a step, and not a table with `step` and `dir`.
+        orchestrator_folder: Folder below the run directory with the orchestrator's own files; empty for
+            the run directory itself.
+        run_id: Variables that name the run for Weights & Biases; `{}` in a value is the run's id.
+    """
+
+    shape: str
+    clean: str
+    resume_paths: tuple[str, ...]
+    resume_by_step: bool
+    orchestrator_folder: str
+    run_id: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Launch:
     """What to check, and what to start.
 
@@ -98,6 +120,7 @@ class Launch:
             when they share none.
         min_free_disk_mib: Free disk that the node must have, in MiB; `None` asks for none.
         ports: How many ports the run needs, and which fields hold them; `None` leaves them alone.
+        fields: What is to be known of prime-rl's other fields.
         idle_timeout: Seconds for which the run may be still; `None` for ever.
         caches: What was said about caches.
         expected_variables: Names that the submission promised to pass.
@@ -123,6 +146,7 @@ class Launch:
     memory: Mapping[str, Any] | None
     min_free_disk_mib: int | None
     ports: Mapping[str, Any] | None
+    fields: Fields
     idle_timeout: int | None
     caches: CacheWishes
     expected_variables: tuple[str, ...]
@@ -224,6 +248,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         memory=document.get("memory"),
         min_free_disk_mib=_count(document.get("min_free_disk_mib")),
         ports=document.get("ports"),
+        fields=_fields(document["fields"]),
         idle_timeout=_count(document.get("idle_timeout")),
         caches=CacheWishes(
             warm=bool(caches.get("warm", False)),
@@ -242,6 +267,18 @@ def _launch(document: Mapping[str, Any]) -> Launch:
             grace_seconds=float(survive["grace_seconds"]),
             beat_seconds=float(survive["beat_seconds"]),
         ),
+    )
+
+
+def _fields(document: Mapping[str, Any]) -> Fields:
+    resume = document["resume"]
+    return Fields(
+        shape=str(document["shape"]),
+        clean=str(document["clean"]),
+        resume_paths=tuple(map(str, resume["paths"])),
+        resume_by_step=bool(resume["by_step"]),
+        orchestrator_folder=str(document["orchestrator_folder"]),
+        run_id={str(name): str(value) for name, value in document["run_id"].items()},
     )
 
 

@@ -27,10 +27,10 @@ from .child import (
     reap,
     signal_all,
 )
-from .config import attempt_config, read, resumed, split_server
+from .config import asked_to_resume, attempt_config, read, split_server
 from .environment import inference_environment, is_executable, is_folder, prime_rl_environment
 from .fence import Fence, FencedError
-from .formats import LAUNCHER, MAIN
+from .formats import LAUNCHER, form_of
 from .guardian import MARK, Guardian
 from .launch import LaunchError, read_launch
 from .log import Log
@@ -115,6 +115,7 @@ class Owner:
 
     def __init__(self, launch: Launch, log: Log) -> None:
         self.launch = launch
+        self.form = form_of(launch.fields.shape)
         self.log = log
         self.given = dict(os.environ)
         self.attempt = Attempt(launch, restarts=restart_count(self.given))
@@ -297,7 +298,8 @@ class Owner:
         """
         launch, attempt, log = self.launch, self.attempt, self.log
         if launch.entrypoint in RESUMABLE:
-            self.checkpoints = checkpoints_of(self.config, launch.run_dir, launch.entrypoint)
+            folder = launch.fields.orchestrator_folder
+            self.checkpoints = checkpoints_of(self.config, launch.run_dir, launch.entrypoint, folder)
         before = metrics_size(launch.run_dir)
         for count in range(1, MOST_LAUNCHES + 1):
             resume = self._find_resume(again=count > 1)
@@ -322,7 +324,8 @@ class Owner:
                 return CANNOT_START
             again = outcome.reason == FAILED and outcome.stop is None and lease is not None
             witness = address_in_use(*self._logs()) if again else None
-            if witness is None or count == MOST_LAUNCHES or trained(launch.run_dir, before):
+            made_steps = attempt.steps > 0 or trained(launch.run_dir, before)
+            if witness is None or count == MOST_LAUNCHES or made_steps:
                 return self._conclude(outcome)
             log.say(f"a service found its port taken ({witness}): starting again on other ports")
         raise AssertionError("the last launch returns")
@@ -330,22 +333,22 @@ class Owner:
     def _logs(self) -> tuple[Path, ...]:
         """Where this launch's components write their logs."""
         run_dir = self.launch.run_dir
-        return run_dir / "logs" / "latest", record.attempt_folder(run_dir, self.attempt.number)
+        return run_dir / self.form.logs, record.attempt_folder(run_dir, self.attempt.number)
 
     def _find_resume(self, *, again: bool) -> Mapping[str, Any] | None:
-        """Find what to go on from: the value of the config's `resume` for this attempt.
+        """Find what to go on from, as `attempt_config` takes it.
 
         A checkpoint of this very run comes before the one that the config names. Where there is none,
         an empty table passes prime-rl's guard against a used run directory, and starts from the
         beginning; what is half-written is then moved out of its way.
         """
-        checkpoints, own = self.checkpoints, self.config.get("resume")
+        checkpoints, own = self.checkpoints, asked_to_resume(self.config, self.launch.fields)
         if checkpoints is None:
             return None
         before = self.attempt.restarts > 0 or again or self._was_launched_before()
-        if not before and not resumed(own):
+        if not before and own is None:
             return None
-        named = own if isinstance(own, dict) and any(own.values()) else None
+        named = own or None
         newest = checkpoints.newest()
         if named is not None and (not before or newest is None):
             step = named.get("step")
@@ -433,6 +436,7 @@ class Owner:
         early = pending_stop()
         if early is not None:
             raise StoppedError(early)
+        self._set_logs_aside()
         watch = self.watch = Watch(attempt, self.config, self.given, self._own_fence(), log)
         supervisor = Supervisor(
             log,
@@ -465,6 +469,21 @@ class Owner:
         else:
             log.say(f"prime-rl ended with exit code {outcome.code} after {seconds:.1f} s")
         return outcome
+
+    def _set_logs_aside(self) -> None:
+        """Keep an earlier launch's logs where prime-rl would write over them."""
+        logs = self.launch.run_dir / self.form.logs
+        if self.form.keeps_logs or self.launch.entrypoint not in RESUMABLE or not logs.is_dir():
+            return
+        count = 1
+        while (kept := logs.with_name(f"{logs.name}_{count}")).exists():
+            count += 1
+        try:
+            logs.rename(kept)
+        except OSError as error:
+            self.log.say(f"cannot keep the logs of an earlier launch: {error}")
+        else:
+            self.log.say(f"the logs of an earlier launch are in {kept.name} now")
 
     def _start_launcher(
         self,
@@ -527,7 +546,7 @@ class Owner:
 
         def is_ready() -> bool:
             # An SFT does not wait for vLLM, and could clean up the weights for an evaluation unread.
-            early = launch.entrypoint == "rl" and has_measured(folder / "inference.log", MAIN.memory_measured)
+            early = launch.entrypoint == "rl" and has_measured(folder / "inference.log", self.form.memory_measured)
             return early or is_healthy(address.get("host"), int(address.get("port") or 8000))
 
         return is_ready
@@ -670,7 +689,7 @@ class Owner:
         if self.launch.gpus.shared:
             elsewhere["inference"] = folder / "inference.log"
         return failures.describe(
-            self.launch.run_dir, component, code, logs_elsewhere=elsewhere, redact=self.log.redact
+            self.launch.run_dir, component, code, self.form, logs_elsewhere=elsewhere, redact=self.log.redact
         )
 
     def _why_stopped(self, number: int) -> str:

@@ -127,10 +127,10 @@ class Progress:
 
         self._logs = run_dir / form.logs
         # Until prime-rl has begun its own, the newest logs are an earlier launch's.
-        self._log_target = _link(self._logs)
+        self._log_target = _identity(self._logs)
         self._log_tails: dict[str, Tail] = {}
-        path = form.metrics_path(run_dir, config) if entrypoint != "inference" else None
-        self._metrics = None if path is None else Tail(path)
+        paths = form.metrics_paths(run_dir, config) if entrypoint != "inference" else ()
+        self._metrics = [Tail(path) for path in paths]
         self._read_history()
 
     # What the owner says and asks
@@ -148,8 +148,8 @@ class Progress:
         if self._entrypoint == "inference":
             return []
         self._read_logs()
-        if self._metrics is not None:
-            for line in self._metrics.read():
+        for metrics in self._metrics:
+            for line in metrics.read():
                 self._take_row(line, new=True)
         self._say_steps()
         lines, self._lines = self._lines, []
@@ -225,15 +225,14 @@ class Progress:
 
     def _read_history(self) -> None:
         """Read where an earlier attempt had come to."""
-        if self._metrics is None:
-            return
-        usual, self._metrics.backlog = self._metrics.backlog, HISTORY
-        before = -1
-        while self._metrics.offset != before:
-            before = self._metrics.offset
-            for line in self._metrics.read():
-                self._take_row(line, new=False)
-        self._metrics.backlog = usual
+        for metrics in self._metrics:
+            usual, metrics.backlog = metrics.backlog, HISTORY
+            before = -1
+            while metrics.offset != before:
+                before = metrics.offset
+                for line in metrics.read():
+                    self._take_row(line, new=False)
+            metrics.backlog = usual
 
     def _take_row(self, line: str, *, new: bool) -> None:
         row = _row(line)
@@ -347,17 +346,18 @@ class Progress:
     # Logs
 
     def _read_logs(self) -> None:
-        target = _link(self._logs)
+        target = _identity(self._logs)
         if target is None:
             return
         if target != self._log_target:
             self._log_target = target
             self._pending.clear()
             self._trainer_ended = False
-            folder = self._logs.parent / target
+            folder = self._logs.resolve()
             self._log_tails = {
                 component: Tail(folder / self._form.log[component])
                 for component in (TRAINER, ORCHESTRATOR, EVALS)
+                if component in self._form.log
             }
         for component, tail in self._log_tails.items():
             for line in tail.read(LOG_BYTES):
@@ -376,7 +376,10 @@ class Progress:
         found = form.eval_ends.search(message)
         if found:
             self._pending.discard(found["name"] or found["skipped"])
-        found = form.rollout_step.match(message) if self._metrics is None else None
+        found = form.eval_result.match(message) if not self._metrics else None
+        if found:
+            self._take_eval(found["name"], int(found["step"]), float(found["reward"]), new=True)
+        found = form.rollout_step.match(message) if not self._metrics else None
         if found:
             self._pool_ready = True
             self._reward = self._at(int(found["step"])).reward = float(found["reward"])
@@ -390,7 +393,7 @@ class Progress:
             self._steps = {number: step for number, step in self._steps.items() if number <= self.step}
         if form.trainer_ends.search(message):
             self._trainer_ended = True
-        found = form.trainer_step.match(message) if self._metrics is None else None
+        found = form.trainer_step.match(message) if not self._metrics else None
         if found:
             step = self._at(int(found["step"]))
             step.loss, step.throughput = float(found["loss"]), float(found["throughput"])
@@ -425,11 +428,13 @@ def _whole(value: object) -> int | None:
     return None if number is None else int(number)
 
 
-def _link(path: Path) -> str | None:
-    try:
+def _identity(path: Path) -> str | None:
+    """What tells a launch's folder of logs from another's: where a link leads to, or which folder it is."""
+    with contextlib.suppress(OSError):
         return os.readlink(path)  # noqa: PTH115 - twice a second
-    except OSError:
-        return None
+    with contextlib.suppress(OSError):
+        return str(os.stat(path).st_ino)  # noqa: PTH116 - likewise
+    return None
 
 
 def _utc(moment: float) -> str | None:

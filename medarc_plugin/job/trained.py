@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+RUN_DEFAULT = "run_default"
+"""The orchestrator's own folder in a run that prime-rl v0.8.0 started by itself."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run's files say about its weights.
@@ -45,6 +49,10 @@ class Run:
     def weights(self, step: int) -> Path:
         """The folder of a step's weights."""
         return self.folder / "weights" / f"step_{step}"
+
+    def own_weights(self, step: int) -> Path:
+        """Where prime-rl v0.8.0 writes a step's weights by itself: beside its checkpoints."""
+        return self.checkpoints.folder.parent / "weights" / f"step_{step}"
 
 
 def read_run(folder: Path) -> Run:
@@ -76,8 +84,12 @@ def read_run(folder: Path) -> Run:
     with contextlib.suppress(OSError, TypeError):
         os.chdir(launch.get("working_directory") or ".")
     nested = document.get("trainer")
+    fields = launch.get("fields")
+    orchestrator = fields.get("orchestrator_folder", "") if isinstance(fields, dict) else ""
+    if not fields and (folder / RUN_DEFAULT).is_dir():
+        orchestrator = RUN_DEFAULT
     return Run(
         folder,
         nested if isinstance(nested, dict) else document,
-        checkpoints_of(document, folder, "sft" if path.stem == "sft" else "rl"),
+        checkpoints_of(document, folder, "sft" if path.stem == "sft" else "rl", str(orchestrator)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .formats import MAIN
+from .formats import form_of
 from .gpuwatch import GpuWatch
 from .idle import IdleWatch, LogActivity
 from .progress import DONE, Progress, StateFile
@@ -51,13 +51,14 @@ class Watch:
         self._attempt = attempt
         self._fence = fence
         self._log = log
-        self._progress = Progress(launch.run_dir, launch.entrypoint, config)
+        form = form_of(launch.fields.shape)
+        self._progress = Progress(launch.run_dir, launch.entrypoint, config, form)
         self._state = StateFile(launch.folder / "state.json")
         self._gpus = GpuWatch(attempt.gpus or (), variables)
         self._idle: tuple[LogActivity, IdleWatch] | None = None
         if launch.idle_timeout is not None:
-            activity = LogActivity(launch.run_dir, MAIN.metrics_path(launch.run_dir, config))
-            self._idle = activity, IdleWatch(launch.idle_timeout, launch.run_dir)
+            activity = LogActivity(launch.run_dir, form.metrics_path(launch.run_dir, config), form)
+            self._idle = activity, IdleWatch(launch.idle_timeout, launch.run_dir, form)
         self._writes = True
         self._failed = False
 
@@ -144,7 +145,7 @@ def write_end(attempt: Attempt, config: Mapping[str, Any], log: Log) -> None:
         log: The job's own lines.
     """
     launch = attempt.launch
-    progress = Progress(launch.run_dir, launch.entrypoint, config)
+    progress = Progress(launch.run_dir, launch.entrypoint, config, form_of(launch.fields.shape))
     progress.enter(ENDED)
     try:
         write_whole(launch.folder / "state.json", document(attempt, progress, log))

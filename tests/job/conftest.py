@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from standin import make_checkout
 
 import medarc_plugin.job
+from medarc_plugin.host import fields
 
 JOB_CODE = Path(medarc_plugin.job.__file__).parent
 
@@ -187,6 +188,7 @@ def build_run(run_dir: Path, checkout: Path, programs: Path) -> Run:
         "memory_mib": None,
         "expected_variables": [],
         "environments": ["reverse_text"],
+        "fields": fields.for_job("rl", fields.MAIN),
         "checked": True,
         "rehearse": False,
         "export": False,

@@ -2,16 +2,18 @@
 
 # ruff: noqa: E501 - lines of logs
 
-import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from standins.real import find_real
 
-from medarc_plugin.job.formats import FORMATS, MAIN, Line, read_line, seconds
+from medarc_plugin.host.fields import SHAPES
+from medarc_plugin.job.formats import FORMATS, MAIN, V0_8_0, Line, form_of, read_line, seconds
 
 # For each file of prime-rl's source, what `MAIN` relies on it to write.
-SOURCES = {
+MAINS = {
     "monitors/file.py": ('row = {"step": step, "time": time.time(),', "self.config.path", "open(self.path, "),
     "utils/pathing.py": ('"logs"', '"latest"', "attempt_", "os.symlink("),
     "utils/process.py": ("process_name.capitalize()", "failed with exit code {process.returncode}"),
@@ -122,45 +124,127 @@ SOURCES = {
 }
 
 
-@pytest.fixture
-def source() -> Path:
-    checkout = os.environ.get("PRIME_RL_DIR")
-    if not checkout:
-        pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to read")
-    return Path(checkout, "src", "prime_rl")
+_TRAINERS = (
+    '"perf/throughput"',
+    '"perf/peak_memory"',
+    '"loss/mean"',
+    '"time/step"',
+    '"time/save_ckpt"',
+    '"time/forward_backward"',
+    "Step {progress.step} | {format_time(step_time):>7} | Loss ",
+    "| Throughput {throughput:.0f} tokens/s",
+    "| Peak Mem. {peak_memory:.1f}",
+    "Resuming training from checkpoint step {checkpoint_step}",
+    "Saving checkpoint at step",
+    "Writing final checkpoint",
+)
+
+# Likewise for `V0_8_0`.
+V0_8_0S = {
+    "utils/monitor/file.py": (
+        'row = {"step": step, "time": time.time(),',
+        "output_dir / config.filename",
+        "open(self._path, ",
+    ),
+    "utils/pathing.py": ('return output_dir / "logs"', 'output_dir / "run_default"'),
+    "utils/process.py": MAINS["utils/process.py"],
+    "utils/logger.py": MAINS["utils/logger.py"],
+    "entrypoints/rl.py": MAINS["entrypoints/rl.py"],
+    "entrypoints/sft.py": (
+        '"trainer.log"',
+        "Trainer failed with exit code",
+        "'trainer' / 'torchrun'",
+        "--redirect=3",
+        "--tee=3",
+        "--role=trainer",
+    ),
+    "trainer/rl/train.py": (
+        *_TRAINERS,
+        '"time/wait_for_batch"',
+        '"time/load_data"',
+        '"time/broadcast_weights"',
+        "| Entropy ",
+        "Broadcasting startup policy weights",
+        "Waiting for training batch",
+        "Loading batch",
+        "RL trainer finished!",
+    ),
+    "trainer/sft/train.py": (*_TRAINERS, '"val/loss"', "SFT trainer finished!"),
+    "orchestrator/metrics.py": ('p = f"{prefix}/{subset}"', 'f"{p}/{agent}"', "reward"),
+    "orchestrator/orchestrator.py": (
+        '"train/agg"',
+        '"effective"',
+        'prefix=f"eval/{batch.env_name}"',
+        '"time/step"',
+        '"time/save_ckpt"',
+        '"time/wait_for_policy"',
+        "Loading training environments",
+        "Train environment(s) ready",
+        "Loading eval environment(s)",
+        "Eval environment(s) ready",
+        "Waiting for policy inference pool",
+        "Policy inference pool ready",
+        "Initializing weight broadcast",
+        "Initializing training batch sender",
+        "Starting orchestrator loop",
+        "Holding batch {step} until the trainer",
+        "Pausing dispatcher",
+        "Resuming dispatcher",
+        "Step {step} | {format_time(step_time):>7} | Reward ",
+        "inflight rollouts (train=",
+        "Starting evals in {', '.join(fired)} ({total_rollouts} total rollouts)",
+        "Evaluated {batch.env_name} (Step {batch.step}) | ",
+        "{format_time(elapsed):>7} | Reward {eff.reward.mean():.4f} | ",
+        "Eval @ step={batch.step} env={batch.env_name}: no rollouts returned",
+    ),
+    "orchestrator/watcher.py": MAINS["orchestrator/watcher.py"],
+    "orchestrator/inference_metrics.py": MAINS["orchestrator/inference_metrics.py"],
+    "utils/client.py": MAINS["utils/client.py"],
+}
+
+SOURCES = {"main": MAINS, "v0.8.0": V0_8_0S}
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("name", SOURCES)
-def test_prime_rl_still_writes_what_is_relied_on(name: str, source: Path) -> None:
-    text = (source / name).read_text()
+@pytest.mark.parametrize(("shape", "name"), [(shape, name) for shape in SOURCES for name in SOURCES[shape]])
+def test_prime_rl_still_writes_what_is_relied_on(shape: str, name: str) -> None:
+    real = find_real()
+    if real is None:
+        pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to read")
+    if real.shape.name != shape:
+        pytest.skip(f"PRIME_RL_DIR is a prime-rl of shape {real.shape.name}")
+    text = (real.checkout / "src" / "prime_rl" / name).read_text()
 
-    assert [literal for literal in SOURCES[name] if literal not in text] == []
+    assert [literal for literal in SOURCES[shape][name] if literal not in text] == []
 
 
-def test_every_key_and_wording_is_held_to_the_source() -> None:
-    held = "\n".join(literal for literals in SOURCES.values() for literal in literals)
-    keys = MAIN.metrics
+@pytest.mark.parametrize("shape", SOURCES)
+def test_every_key_and_wording_is_held_to_the_source(shape: str) -> None:
+    held = "\n".join(literal for literals in SOURCES[shape].values() for literal in literals)
+    form = form_of(shape)
+    keys = form.metrics
     names = {keys.loss, keys.validation_loss, keys.throughput, keys.peak_memory, keys.step_seconds}
     names |= {*keys.trainer_seconds.values(), *keys.rollout_seconds.values()}
 
     assert [name for name in names if f'"{name}"' not in held] == []
     assert [
         mark.pattern.pattern
-        for mark in MAIN.marks
+        for mark in form.marks
         if not any(mark.pattern.search(_filled(literal)) for literal in held.splitlines())
     ] == [r"Step \d+ \|.*\| Entropy"]
 
 
 def _filled(literal: str) -> str:
     """A wording with a figure in place of each of its fields."""
-    return re.sub(r"\{[^{}]*\}", "7", literal).replace(
-        "inflight episodes (train=", "7; 7 inflight episodes (train="
-    )
+    text = re.sub(r"\{[^{}]*\}", "7", literal)
+    for what in ("episodes", "rollouts"):
+        text = text.replace(f"inflight {what} (train=", f"7; 7 inflight {what} (train=")
+    return text
 
 
 def test_shapes_are_found_by_their_name() -> None:
-    assert {name: form.shape for name, form in FORMATS.items()} == {"main": "main"}
+    assert {name: form.shape for name, form in FORMATS.items()} == {name: name for name in SHAPES}
+    assert [form_of(shape) for shape in ("main", "v0.8.0", "of tomorrow")] == [MAIN, V0_8_0, MAIN]
 
 
 @pytest.mark.parametrize(
@@ -231,3 +315,37 @@ def test_an_rl_configs_metrics_are_its_trainers(tmp_path: Path) -> None:
 
     assert MAIN.metrics_path(tmp_path, config) == tmp_path / "m.jsonl"
     assert MAIN.metrics_path(tmp_path, {**config, "trainer": {"monitors": {"file": None}}}) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"trainer": {"file_monitor": None}, "orchestrator": {"file_monitor": None}}, ()),
+        ({}, ()),
+        ({"file_monitor": {"filename": "m.jsonl"}}, ("m.jsonl",)),
+        (
+            {"trainer": {"file_monitor": {}}, "orchestrator": {"file_monitor": {"filename": "o.jsonl"}}},
+            ("metrics.jsonl", "run_default/o.jsonl"),
+        ),
+    ],
+)
+def test_where_the_metrics_of_v0_8_0_are(config: dict[str, object], names: tuple[str, ...]) -> None:
+    assert V0_8_0.metrics_paths(Path("/run"), config) == tuple(Path("/run") / name for name in names)
+
+
+def test_the_metrics_of_all_components_are_one_file_on_main() -> None:
+    config = {"trainer": {"monitors": {"file": {}}}, "orchestrator": {"monitors": {"file": {}}}}
+
+    assert MAIN.metrics_paths(Path("/run"), config) == (Path("/run/metrics.jsonl"),)
+
+
+@pytest.mark.parametrize("form", [MAIN, V0_8_0], ids=lambda form: form.shape)
+def test_the_result_of_an_evaluation_in_a_log(form: Any) -> None:
+    line = (
+        "Evaluated reverse-text (Step 20) | Policy v20 |    8.3s | Reward 0.4312 | Turns 1.0 | Branches 1.0"
+    )
+
+    found = form.eval_result.match(line)
+
+    assert found is not None
+    assert (found["name"], found["step"], found["reward"]) == ("reverse-text", "20", "0.4312")
