@@ -5,44 +5,66 @@ the real one.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tomli
 from standin import make_checkout
+from standins.real import EXAMPLES, Real, example, find_real
 
 from medarc_plugin.cli import arguments
-from medarc_plugin.host import fields
-from medarc_plugin.job.config import attempt_config, split_server
+from medarc_plugin.host import fields, resolver
+from medarc_plugin.job.config import asked_to_resume, attempt_config, split_server
 from medarc_plugin.job.launch import read_launch
 from medarc_plugin.job.ports import Lease
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples" / "reverse_text"
 SCRIPTS = Path(sys.executable).parent
-RENAMED = ("run", "output_dir")
-"""What our mapping of --output-dir sets: it differs from prime-rl's own dry run by design."""
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """The real prime-rl's folder and interpreter, or the stand-in's."""
-    directory = os.environ.get("PRIME_RL_DIR")
-    if not directory:
+    """The real prime-rl, or the stand-in."""
+    real = find_real()
+    if real is None:
         checkout = make_checkout(tmp_path_factory.mktemp("host") / "prime-rl")
-        return checkout, checkout / ".venv/bin/python"
-    return Path(directory), Path(os.environ.get("PRIME_RL_PYTHON") or Path(directory, ".venv/bin/python"))
+        return Real(checkout, checkout / ".venv/bin/python", fields.MAIN)
+    return real
 
 
 @pytest.fixture(autouse=True)
 def prime_rl(host, monkeypatch):
     """The host's interpreter, with the environment set for it."""
-    monkeypatch.setenv("PRIME_RL_DIR", str(host[0]))
-    monkeypatch.setenv("PRIME_RL_PYTHON", str(host[1]))
+    monkeypatch.setenv("PRIME_RL_DIR", str(host.checkout))
+    monkeypatch.setenv("PRIME_RL_PYTHON", str(host.python))
     monkeypatch.delenv("MEDARC_BACKEND", raising=False)
-    return str(host[1])
+    return str(host.python)
+
+
+@pytest.fixture
+def shape(host):
+    """The shape of the host's schema."""
+    return host.shape
+
+
+@pytest.fixture
+def rl_toml(shape):
+    """The RL example that the host takes."""
+    return example("rl", shape)
+
+
+def place(shape):
+    """Arguments that make `o/y` the run directory."""
+    return ["--output-dir", "o/y"] if shape.run_dir is None else ["--output-dir", "o", "--run.name", "y"]
+
+
+def written(folder, name):
+    """Read a config that prime-rl itself wrote, as JSON or TOML."""
+    path = folder / "configs" / f"{name}.json"
+    return (
+        json.loads(path.read_text()) if path.exists() else tomli.loads(path.with_suffix(".toml").read_text())
+    )
 
 
 def plan(tmp_path, entrypoint, *argv):
@@ -60,43 +82,56 @@ def leaves(value, path=""):
     if isinstance(value, dict):
         for key, below in value.items():
             yield from leaves(below, f"{path}.{key}" if path else key)
-    else:
+    elif isinstance(value, list):
+        yield path, [dict(leaves(item)) if isinstance(item, dict) else item for item in value]
+    elif value not in (None, "None"):
+        # TOML has no null, and leaves it out or says it in a word.
         yield path, value
 
 
-def test_the_resolved_rl_config_is_prime_rls_own(prime_rl, tmp_path):
-    config = EXAMPLES / "rl.toml"
-    ours = plan(tmp_path, "rl", "@", config, "--train-gpus", "1", "--infer-gpus", "1", "--max-steps", "5")
+def test_the_resolved_rl_config_is_prime_rls_own(prime_rl, shape, rl_toml, tmp_path):
+    ours = plan(tmp_path, "rl", "@", rl_toml, "--train-gpus", "1", "--infer-gpus", "1", "--max-steps", "5")
     assert ours.returncode == 0, ours.stderr
-    own(tmp_path, prime_rl, "rl", "@", config, "--max-steps", "5", "--output-dir", "o", "--run.name", "y")
+    own(tmp_path, prime_rl, "rl", "@", rl_toml, "--max-steps", "5", *place(shape))
 
     resolved = json.loads((tmp_path / "runs/x/configs/rl.json").read_text())
     again = own(tmp_path, prime_rl, "rl", "@", "runs/x/configs/rl.json")
 
     assert again.returncode == 0, again.stderr
     for part in ("trainer", "orchestrator", "inference"):
-        theirs = dict(leaves(json.loads((tmp_path / f"o/y/configs/{part}.json").read_text())))
+        theirs = dict(leaves(written(tmp_path / "o/y", part)))
         mine = dict(leaves(resolved[part]))
         differing = {path for path in theirs if path in mine and mine[path] != theirs[path]}
         assert differing <= {"output_dir"}, part
         assert theirs.keys() <= mine.keys(), part
 
 
-def test_the_resolved_sft_config_is_accepted_again(prime_rl, tmp_path):
-    ours = plan(tmp_path, "sft", "@", EXAMPLES / "sft.toml", "--gpus", "1")
+def test_the_resolved_sft_config_is_accepted_again(prime_rl, shape, tmp_path):
+    ours = plan(tmp_path, "sft", "@", example("sft", shape), "--gpus", "1")
     again = own(tmp_path, prime_rl, "sft", "@", "runs/x/configs/sft.json")
 
     assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
 
 
-def test_one_gpu_for_both_is_what_prime_rl_accepts(prime_rl, tmp_path):
-    ours = plan(tmp_path, "rl", "@", EXAMPLES / "rl.toml", "--single-gpu")
+@pytest.mark.parametrize("flag", ["--model.name", "--vllm.model"])
+def test_a_server_is_planned_by_either_name_of_its_model_and_accepted_again(prime_rl, shape, tmp_path, flag):
+    ours = plan(tmp_path, "inference", flag, "PrimeIntellect/Qwen3-0.6B", "--gpus", "2")
+    again = own(tmp_path, prime_rl, "inference", "@", "runs/x/configs/inference.json")
+
+    resolved = json.loads((tmp_path / "runs/x/configs/inference.json").read_text())
+    assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
+    assert fields.get(resolved, shape.engine.model) == "PrimeIntellect/Qwen3-0.6B"
+    assert fields.get(resolved, shape.engine.data) == 2
+
+
+def test_one_gpu_for_both_is_what_prime_rl_accepts(prime_rl, shape, rl_toml, tmp_path):
+    ours = plan(tmp_path, "rl", "@", rl_toml, "--single-gpu")
     again = own(tmp_path, prime_rl, "rl", "@", "runs/x/configs/rl.json")
 
     resolved = json.loads((tmp_path / "runs/x/configs/rl.json").read_text())
     assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
     assert fields.get(resolved, "trainer.weight_broadcast.type") == "filesystem"
-    assert fields.get(resolved, "inference.vllm.gpu_memory_utilization") == fields.SHARED_GPU_MEMORY
+    assert fields.get(resolved, shape.share_path) == fields.SHARED_GPU_MEMORY
 
 
 TINY = {
@@ -107,17 +142,56 @@ TINY = {
 
 
 @pytest.mark.parametrize(("entrypoint", "argv"), [(name, argv) for name, *argv in TINY.values()], ids=TINY)
-def test_the_tiny_example_is_accepted_before_anything_of_it_is_made(prime_rl, tmp_path, entrypoint, argv):
+def test_the_tiny_example_is_accepted_before_anything_of_it_is_made(
+    prime_rl, shape, tmp_path, entrypoint, argv
+):
+    if shape is not fields.MAIN:
+        pytest.skip("the tiny example has the keys of prime-rl main")
     ours = plan(tmp_path, entrypoint, "@", EXAMPLES / "tiny" / f"{entrypoint}.toml", *argv)
     again = own(tmp_path, prime_rl, entrypoint, "@", f"runs/x/configs/{entrypoint}.json")
 
     assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
 
 
-def test_slurm_of_the_toml_is_read_here_and_does_not_reach_the_job(prime_rl, tmp_path):
+@pytest.mark.parametrize(("typed", "step"), [(["--resume"], None), (["--resume.step", "40"], 40)])
+def test_a_run_goes_on_by_the_words_of_the_plugins_help(shape, rl_toml, tmp_path, typed, step):
+    ours = plan(tmp_path, "rl", "@", rl_toml, *typed)
+
+    resolved = json.loads((tmp_path / "runs/x/configs/rl.json").read_text())
+    launch = read_launch(tmp_path / "runs/x/configs/launch/launch.json")
+    asked = asked_to_resume(resolved, launch.fields)
+    assert ours.returncode == 0, ours.stderr
+    assert asked is not None
+    assert asked.get("step") == step
+
+
+def test_every_field_that_is_touched_is_in_the_schema(host, prime_rl, shape):
+    question = (
+        "import importlib, json, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import resolver\n"
+        "fields = resolver.load(sys.argv[2])\n"
+        "answers = {}\n"
+        "for entrypoint, (module, name) in resolver.CLASSES.items():\n"
+        "    model = getattr(importlib.import_module(module), name)\n"
+        "    _, lacking = fields.shape_of(entrypoint, lambda path: resolver.has_path(model, path))\n"
+        "    answers[entrypoint] = lacking\n"
+        "print(json.dumps(answers))"
+    )
+    folder = Path(resolver.__file__).parent
+    done = subprocess.run(
+        [prime_rl, "-c", question, folder, fields.__file__], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    # Lacking nothing of one shape, none is asked for what it lacks.
+    assert json.loads(done.stdout.splitlines()[-1]) == {"rl": {}, "sft": {}, "inference": {}}
+
+
+def test_slurm_of_the_toml_is_read_here_and_does_not_reach_the_job(rl_toml, tmp_path):
     config = tmp_path / "rl.toml"
     table = '[slurm]\npartition = "gpu"\nqos = "high"\nproject_dir = "."\nshared_fs = true\n'
-    config.write_text((EXAMPLES / "rl.toml").read_text() + table)
+    config.write_text(rl_toml.read_text() + table)
 
     ours = plan(tmp_path, "rl", "@", config)
 
@@ -138,8 +212,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("argv", "words"), REFUSED.values(), ids=REFUSED)
-def test_refusals_are_prime_rls_own_words_and_leave_nothing(prime_rl, tmp_path, argv, words):
-    done = plan(tmp_path, "rl", "@", EXAMPLES / "rl.toml", *argv)
+def test_refusals_are_prime_rls_own_words_and_leave_nothing(rl_toml, tmp_path, argv, words):
+    done = plan(tmp_path, "rl", "@", rl_toml, *argv)
 
     assert done.returncode == 2
     assert words in done.stderr
@@ -147,9 +221,9 @@ def test_refusals_are_prime_rls_own_words_and_leave_nothing(prime_rl, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_without_a_backend_the_command_is_prime_rls_own(prime_rl, tmp_path):
+def test_without_a_backend_the_command_is_prime_rls_own(shape, rl_toml, tmp_path):
     done = subprocess.run(
-        [SCRIPTS / "rl", "@", EXAMPLES / "rl.toml", "--output-dir", "o", "--run.name", "y", "--dry-run"],
+        [SCRIPTS / "rl", "@", rl_toml, *place(shape), "--dry-run"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,10 +231,10 @@ def test_without_a_backend_the_command_is_prime_rls_own(prime_rl, tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "o/y/configs/trainer.json").exists()
+    assert written(tmp_path / "o/y", "trainer")["max_steps"] == 20
 
 
-def test_no_flag_of_ours_is_a_field_of_prime_rls(prime_rl):
+def test_no_flag_of_ours_is_a_field_of_prime_rls(prime_rl, shape):
     question = (
         "import json\n"
         "from pydantic_config.cli import _build_field_meta_map as fields\n"
@@ -173,11 +247,8 @@ def test_no_flag_of_ours_is_a_field_of_prime_rls(prime_rl):
     theirs = {f"--{name}" for name in json.loads(done.stdout.splitlines()[-1])}
     ours = {*arguments.option_flags(), *arguments.VALUE_FLAGS, *arguments.SWITCHES}
 
-    assert {name for name in ours & theirs if not name.startswith("--slurm.")} == {
-        "--output-dir",
-        "--dry-run",
-        "--clean",
-    }
+    shared = {"--output-dir", "--dry-run"} | ({"--clean"} if shape.clean == "clean" else set())
+    assert {name for name in ours & theirs if not name.startswith("--slurm.")} == shared
 
 
 EVALS = """
@@ -198,9 +269,11 @@ id = "null"
 
 
 @pytest.mark.parametrize(("entrypoint", "more"), [("rl", ""), ("sft", EVALS)])
-def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, tmp_path, entrypoint, more):
+def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, shape, tmp_path, entrypoint, more):
+    if entrypoint not in shape.infer_gpus:
+        pytest.skip(f"{entrypoint} of prime-rl {shape.name} starts no server")
     toml = tmp_path / f"{entrypoint}.toml"
-    toml.write_text((EXAMPLES / f"{entrypoint}.toml").read_text() + more)
+    toml.write_text(example(entrypoint, shape).read_text() + more)
     ours = plan(tmp_path, entrypoint, "@", toml, "--single-gpu", "--ckpt-interval", "2")
     assert ours.returncode == 0, ours.stderr
     launch = read_launch(tmp_path / "runs/x/configs/launch/launch.json")
@@ -215,10 +288,13 @@ def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, tmp_path, entry
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
         done = own(tmp_path, prime_rl, name, "@", f"{name}.json")
         assert done.returncode == 0, done.stdout + done.stderr
-    assert server["vllm"]["gpu_memory_utilization"] == 0.25
-    client = "orchestrator.model.client" if entrypoint == "rl" else "eval.client"
-    assert fields.get(rest, f"{client}.base_url").endswith(f":{server['server']['port']}/v1")
+    assert fields.get(server, shape.engine.share) == 0.25
+    address = fields.get(rest, f"{shape.client[entrypoint]}.base_url")
+    (address,) = [address] if isinstance(address, str) else address
+    assert address.endswith(f":{server['server']['port']}/v1")
     if entrypoint == "rl":
-        written = json.loads((tmp_path / "runs/x/configs/trainer.json").read_text())
-        assert written["resume"]["step"] == 4
-        assert written["ckpt"]["interval"] == 2
+        trainer = written(tmp_path / "runs/x", "trainer")
+        assert (trainer["ckpt"] if shape.resume.by_step else trainer["resume"])[
+            "resume_step" if shape.resume.by_step else "step"
+        ] == 4
+        assert trainer["ckpt"]["interval"] == 2

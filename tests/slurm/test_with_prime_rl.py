@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from standins.real import example, find_real
 
 pytestmark = [pytest.mark.slurm, pytest.mark.host]
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "reverse_text"
 SCRIPTS = Path(sys.executable).parent
 
 
-@pytest.fixture(autouse=True)
-def _prime_rl():
-    if not os.environ.get("PRIME_RL_DIR"):
+@pytest.fixture
+def real():
+    found = find_real()
+    if found is None:
         pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to launch")
+    return found
 
 
 @pytest.mark.parametrize(
@@ -26,14 +28,14 @@ def _prime_rl():
     ids=["rl", "sft"],
 )
 def test_prime_rl_accepts_the_config_and_the_run_directory_of_a_fresh_job(
-    slurm_env, wait_for_job, tmp_path, entrypoint, gpus
+    real, slurm_env, wait_for_job, tmp_path, entrypoint, gpus
 ):
     env = {
         **{name: os.environ[name] for name in ("PRIME_RL_DIR", "PRIME_RL_PYTHON") if name in os.environ},
         **slurm_env,
         "MEDARC_STANDIN_GPUS": "1",
     }
-    config = EXAMPLES / f"{entrypoint}.toml"
+    config = example(entrypoint, real.shape)
     launch = [SCRIPTS / entrypoint, "--backend", "slurm", "@", config, "--output-dir", "runs/x", *gpus]
     dry = subprocess.run(
         [*launch, "--dry-run"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
@@ -54,4 +56,4 @@ def test_prime_rl_accepts_the_config_and_the_run_directory_of_a_fresh_job(
     log = next((tmp_path / "runs/x").glob("job_*.log")).read_text()
     assert ended["JobState"] == "COMPLETED", log
     assert "[ ok ] prime-rl" in log
-    assert (tmp_path / "runs/x/configs/trainer.json").exists() or entrypoint == "sft"
+    assert list((tmp_path / "runs/x/configs").glob("trainer.*")) or entrypoint == "sft"
