@@ -41,7 +41,11 @@ exit 69
 
 
 def make_checkout(
-    path: Path, *, environments: Iterable[str] = ("reverse_text",), python: Path | None = None
+    path: Path,
+    *,
+    environments: Iterable[str] = ("reverse_text",),
+    python: Path | None = None,
+    shape: str = "main",
 ) -> Path:
     """Make a stand-in checkout and return its path.
 
@@ -49,6 +53,7 @@ def make_checkout(
         path: the folder to make; created with its parents.
         environments: modules of environments that its interpreter shall find.
         python: interpreter behind `.venv/bin/python`; the running one when not given.
+        shape: which release it plays, `main` or `v0.8.0`.
     """
     base = Path(python or getattr(sys, "_base_executable", sys.executable)).resolve()
     path.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,9 @@ def make_checkout(
     )
     source = path / "src"
     source.mkdir()
-    (source / "prime_rl").symlink_to(STANDIN / "prime_rl", target_is_directory=True)
+    # What a release does not do its own way is main's: prime_rl is a namespace package, there as here.
+    own = STANDIN if shape == "main" else STANDIN / shape.replace(".", "_")
+    (source / "prime_rl").symlink_to(own / "prime_rl", target_is_directory=True)
 
     venv = path / ".venv"
     _write(
@@ -80,7 +87,8 @@ def make_checkout(
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site_packages = venv / "lib" / version / "site-packages"
     site_packages.mkdir(parents=True)
-    _write(site_packages / "standin.pth", f"{source.resolve()}\n")
+    further = "" if shape == "main" else f"{STANDIN}\n"
+    _write(site_packages / "standin.pth", f"{source.resolve()}\n{further}")
     for name in DISTRIBUTIONS:
         for entry in _entries(name):
             (site_packages / entry.name).symlink_to(entry)

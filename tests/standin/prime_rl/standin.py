@@ -13,14 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from prime_rl import release
 from prime_rl.utils.config import dump_resolved_config
-from prime_rl.utils.pathing import (
-    create_attempt_log_dir,
-    get_ckpt_dir,
-    get_config_dir,
-    latest_checkpoint,
-    validate_run_dir,
-)
+from prime_rl.utils.pathing import get_ckpt_dir, get_config_dir
 
 SWITCHES = {
     "STANDIN_REPORT": "write argv, variables and GPU ids to this file (JSON), before any waiting",
@@ -42,7 +37,7 @@ SWITCHES = {
     "STANDIN_MEASURED": "the inference server says at once that it has measured the GPU's memory",
 }
 
-REPORTED = ("CUDA_VISIBLE_DEVICES", "PATH", "PRL_RUN_ID", "PRL_RUN_NAME", "VIRTUAL_ENV")
+REPORTED = ("CUDA_VISIBLE_DEVICES", "PATH", "PRL_RUN_ID", "PRL_RUN_NAME", "VIRTUAL_ENV", release.RUN_ID)
 
 WATCHED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -100,20 +95,13 @@ def prepare(config: Any) -> None:
         sys.exit("stand-in: prime-rl's own [slurm] backend is not played")
     if config.deployment.type != "single_node":
         sys.exit("stand-in: only a single node is played")
-    os.environ.setdefault("PRL_RUN_ID", os.urandom(16).hex())
-    os.environ["PRL_RUN_NAME"] = config.run.name
-    validate_run_dir(
-        config.run_dir,
-        output_dir=config.output_dir,
-        resuming=config.resume is not None,
-        clean=config.clean and not os.environ.get("NEVER_CLEAN"),
-        ckpt_output_dir=config.ckpt.output_dir if config.ckpt else None,
-    )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault(release.RUN_ID, os.urandom(16).hex())
+    release.guard(config)
+    release.run_dir(config).mkdir(parents=True, exist_ok=True)
 
 
 def write_configs(config: Any, names: tuple[str, ...], own: str | None = None) -> None:
-    folder = get_config_dir(config.run_dir)
+    folder = get_config_dir(release.run_dir(config))
     folder.mkdir(parents=True, exist_ok=True)
     blocks = {name: getattr(config, name) for name in names}
     if own is not None:
@@ -121,7 +109,7 @@ def write_configs(config: Any, names: tuple[str, ...], own: str | None = None) -
     for name, block in blocks.items():
         if block is not None:
             text = json.dumps(dump_resolved_config(block), indent=2)
-            (folder / f"{name}.json").write_text(text)
+            (folder / f"{name}{release.CONFIG_SUFFIX}").write_text(text)
 
 
 class Signals:
@@ -174,21 +162,21 @@ def services(config: Any) -> list[tuple[str, int]]:
     """Who listens where in a run of this config, as prime-rl's components do."""
     orchestrator = getattr(config, "orchestrator", None)
     found = []
-    if config.inference is not None:
+    if getattr(config, "inference", None) is not None:
         found.append(("inference", config.inference.server.port))
         if config.inference.router is not None:
             found += [
                 ("inference", config.inference.backend_port),
                 ("inference", config.inference.server.port + 21000),
             ]
-    broadcast = config.weight_broadcast
+    broadcast = getattr(config, "weight_broadcast", None)
     if broadcast is not None and broadcast.type != "filesystem":
         found.append(("trainer", broadcast.port))
     if orchestrator is not None:
         if orchestrator.rollout_transport.type == "zmq":
-            # The second is where trainers say that they are ready.
+            # The last is where trainers say that they are ready.
             port = orchestrator.rollout_transport.port
-            found += [("orchestrator", port), ("orchestrator", port + 1)]
+            found += [("orchestrator", port + index) for index in range(release.TRANSPORT_PORTS)]
         sources = [*orchestrator.train.source, *(orchestrator.eval.source if orchestrator.eval else [])]
         base = orchestrator.env_server_base_port
         found += [(f"envs/{index}", base + index) for index in range(len(sources))]
@@ -212,7 +200,7 @@ def listen(config: Any, logs: Path) -> list[socket.socket]:
 
 def train(config: Any, gpus: list[int], commands: dict[str, str]) -> None:
     """Play the run: an attempt's log, a metrics line a step, a checkpoint where one is due."""
-    log = create_attempt_log_dir(config.run_dir) / "trainer.log"
+    log = release.make_log_dir(release.run_dir(config)) / "trainer.log"
     held = listen(config, log.parent)
     Signals()
     report(gpus, commands)
@@ -262,26 +250,49 @@ def detach(note: Path) -> None:
 
 
 def take_steps(config: Any, steps: int, log: Path) -> None:
-    ckpt_base = (config.ckpt.output_dir if config.ckpt else None) or config.run_dir
+    saved = release.checkpoint_table(config)
+    ckpt_base = (saved.output_dir if saved else None) or release.run_dir(config)
     done = resumed_step(config, ckpt_base)
-    interval = config.ckpt.interval if config.ckpt else None
+    interval = saved.interval if saved else None
     pauses = (switch("STANDIN_PAUSE_AT") or "").split(",")
     start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     pause = int(pauses[start] or 0) if start < len(pauses) else 0
     component, crash, code = (switch("STANDIN_CRASH") or "trainer:0:1").split(":")
-    with log.open("w") as log_file, (config.run_dir / "metrics.jsonl").open("a") as metrics:
+    with log.open("w") as log_file:
         for step in range(done + 1, steps + 1):
-            for row in rows(config, step):
-                metrics.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
-            metrics.flush()
+            write_rows(config, step, log.with_name("orchestrator.log"))
             log_file.write(f"step {step}\n")
+            log_file.write(LOGGED.format(time=time.strftime("%H:%M:%S"), step=step, loss=1 / step))
             log_file.flush()
-            if config.ckpt and (step == steps or (interval and step % interval == 0)):
+            if saved and (step == steps or (interval and step % interval == 0)):
                 save(config, get_ckpt_dir(ckpt_base) / f"step_{step}", step)
             if step == pause:
                 wait_for_gate()
             if step == int(crash):
                 fail(component, int(code), log.parent)
+
+
+LOGGED = (
+    "{time} SUCCESS Step {step} |   500ms | Loss {loss:.4f} | Entropy 0.1000 | LR 1.00e-06 "
+    "| Throughput 1000 tokens/s | MFU 1.0% | Peak Mem. 1.5 GiB\n"
+)
+
+
+def write_rows(config: Any, step: int, log: Path) -> None:
+    """Append a step's rows to the metrics files; without, the orchestrator's log alone has the reward."""
+    trainers, orchestrators = release.metrics_files(config)
+    if orchestrators is None and hasattr(config, "orchestrator"):
+        reward = (
+            f"{time.strftime('%H:%M:%S')} SUCCESS Step {step} |   500ms | Reward {1 - 1 / (step + 1):.4f}"
+        )
+        with log.open("a") as file:
+            file.write(f"{reward} | Trainable 1/1\n")
+    for row in rows(config, step):
+        path = orchestrators if "time/wait_for_policy" in row else trainers
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as metrics:
+                metrics.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
 
 
 def rows(config: Any, step: int) -> list[dict[str, float]]:
@@ -298,8 +309,9 @@ def rows(config: Any, step: int) -> list[dict[str, float]]:
 def save(config: Any, folder: Path, step: int) -> None:
     """Write a checkpoint in the order in which prime-rl does: the orchestrator's part, data, metadata."""
     if hasattr(config, "orchestrator"):
-        (folder / "orchestrator").mkdir(parents=True, exist_ok=True)
-        (folder / "orchestrator" / "progress.pt").write_text(f"step {step}")
+        own = release.orchestrator_checkpoints(config, folder) / "orchestrator"
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "progress.pt").write_text(f"step {step}")
     trainer = folder / "trainer"
     trainer.mkdir(parents=True, exist_ok=True)
     (trainer / "__0_0.distcp").write_text(f"step {step}")
@@ -329,14 +341,14 @@ def fail(component: str, code: int, logs: Path) -> None:
 
 
 def resumed_step(config: Any, ckpt_base: Path) -> int:
-    if config.resume is None:
+    step = release.resume_step(config, ckpt_base)
+    if step == 0:
         return 0
-    if config.resume.dir is not None:
-        return int(config.resume.dir.name.removeprefix("step_"))
-    step = config.resume.step or latest_checkpoint(ckpt_base)
     if step is None:
         say(f"No checkpoints found in {get_ckpt_dir(ckpt_base)}. Starting from scratch.")
         return 0
+    if release.resumes_from_elsewhere(config):
+        return step
     checkpoint = get_ckpt_dir(ckpt_base) / f"step_{step}" / "trainer"
     if not (checkpoint / ".metadata").exists():
         raise FileNotFoundError(f"stand-in: {checkpoint} has no metadata")
@@ -360,7 +372,7 @@ def serve(config: Any) -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", config.server.port), Health)
-    say(f"serving {config.vllm.model} on port {config.server.port}")
+    say(f"serving {release.model_of(config)} on port {config.server.port}")
     if switch("STANDIN_MEASURED"):
         say("GPU KV cache size: 1,024 tokens")
     Signals()

@@ -21,7 +21,7 @@ def rl(config: RLConfig) -> None:
         config.deployment.num_train_gpus + (config.deployment.num_infer_gpus if inference else 0)
     )
     if inference is not None:
-        client_port = urlparse(config.orchestrator.model.client.base_url).port
+        client_port = urlparse(address_of(config)).port
         if client_port != inference.server.port:
             raise ValueError(
                 f"orchestrator.model.client.base_url port ({client_port}) does not match "
@@ -29,10 +29,16 @@ def rl(config: RLConfig) -> None:
                 f"{inference.server.port} to match the inference server."
             )
     elif config.weight_broadcast is None or config.weight_broadcast.type == "filesystem":
-        find_server(config.orchestrator.model.client.base_url)
+        find_server(address_of(config))
     started = ("inference",) if inference is not None else ()
     commands = find_commands((*started, "env-server", "orchestrator", "torchrun"))
     train(config, gpus, commands)
+
+
+def address_of(config: RLConfig) -> str:
+    """The server's address, of which some releases take several."""
+    address = config.orchestrator.model.client.base_url
+    return address if isinstance(address, str) else address[0]
 
 
 def find_server(base_url: str) -> None:
