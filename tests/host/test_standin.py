@@ -14,6 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from standin import make_checkout
+from standins.real import find_real
+
+from medarc_plugin.host.fields import MAIN
 
 pytestmark = pytest.mark.host
 
@@ -250,11 +253,12 @@ def ask(python: Path, folder: Path, argv: list[list[str]]) -> dict[str, list[Any
 
 @pytest.fixture(scope="module")
 def real() -> tuple[Path, Path]:
-    checkout = os.environ.get("PRIME_RL_DIR")
-    if not checkout:
+    found = find_real()
+    if found is None:
         pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to compare with")
-    python = os.environ.get("PRIME_RL_PYTHON") or f"{checkout}/.venv/bin/python"
-    return Path(checkout), Path(python)
+    if found.shape is not MAIN:
+        pytest.skip(f"PRIME_RL_DIR is a prime-rl of shape {found.shape.name}: its stand-in is another")
+    return found.checkout, found.python
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The RL config, as far as a launch touches it: what is shared, and how it comes to the components."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from prime_rl.configs.inference import InferenceConfig
 from prime_rl.configs.sft import CheckpointConfig, FileMonitorConfig, Loose, ModelConfig, table
@@ -10,17 +10,45 @@ from prime_rl.utils.config import BaseConfig
 from pydantic import Field, model_validator
 
 
-class BroadcastConfig(BaseConfig):
-    type: Literal["filesystem", "nccl"] = "filesystem"
-    host: str | None = None
-    port: int | None = None
+class FileBroadcastConfig(BaseConfig):
+    type: Literal["filesystem"] = "filesystem"
 
 
-class TransportConfig(BaseConfig):
-    type: Literal["filesystem", "zmq"] = "zmq"
+class SharedNCCLConfig(BaseConfig):
+    type: Literal["nccl"] = "nccl"
+    host: str = "localhost"
+    port: int = 29501
+    timeout: int = 1200
+
+
+class NCCLConfig(SharedNCCLConfig):
+    inference_world_size: int = 1
+
+
+SharedBroadcastConfig = Annotated[FileBroadcastConfig | SharedNCCLConfig, Field(discriminator="type")]
+BroadcastConfig = Annotated[FileBroadcastConfig | NCCLConfig, Field(discriminator="type")]
+
+
+class FileTransportConfig(BaseConfig):
+    type: Literal["filesystem"] = "filesystem"
+
+
+class ZMQTransportConfig(BaseConfig):
+    type: Literal["zmq"] = "zmq"
     host: str = "localhost"
     port: int = 5555
     hwm: int = 10
+
+
+TransportConfig = Annotated[FileTransportConfig | ZMQTransportConfig, Field(discriminator="type")]
+
+
+class SharedCheckpointConfig(BaseConfig):
+    output_dir: Path | None = None
+    interval: int | None = None
+    resume_step: int | None = None
+    keep_last: int | None = Field(None, ge=1)
+    keep_interval: int | None = Field(None, ge=1)
 
 
 class MetricsServerConfig(BaseConfig):
@@ -32,8 +60,8 @@ class TrainerConfig(BaseConfig):
     model: ModelConfig = ModelConfig()
     optim: Loose = Loose()
     ckpt: CheckpointConfig | None = None
-    weight_broadcast: BroadcastConfig = BroadcastConfig()
-    rollout_transport: TransportConfig = TransportConfig()
+    weight_broadcast: BroadcastConfig = FileBroadcastConfig()
+    rollout_transport: TransportConfig = ZMQTransportConfig()
     wandb: Loose | None = None
     file_monitor: FileMonitorConfig | None = None
     output_dir: Path = Path("outputs")
@@ -87,8 +115,8 @@ class OrchestratorConfig(BaseConfig):
     eval: SourcesConfig | None = None
     renderer: Loose = Loose()
     ckpt: OrchestratorCheckpointConfig | None = None
-    weight_broadcast: BroadcastConfig = BroadcastConfig()
-    rollout_transport: TransportConfig = TransportConfig()
+    weight_broadcast: BroadcastConfig = FileBroadcastConfig()
+    rollout_transport: TransportConfig = ZMQTransportConfig()
     wandb: Loose | None = None
     file_monitor: FileMonitorConfig | None = None
     output_dir: Path = Path("outputs/run_default")
@@ -101,7 +129,7 @@ class OrchestratorConfig(BaseConfig):
     env_vars: EnvVars = Field(default_factory=dict)
 
 
-class DeploymentConfig(BaseConfig):
+class SingleNodeConfig(BaseConfig):
     type: Literal["single_node"] = "single_node"
     gpus_per_node: int = 8
     num_train_gpus: int = 1
@@ -116,6 +144,15 @@ class DeploymentConfig(BaseConfig):
                 f" exceeds gpus_per_node ({self.gpus_per_node})."
             )
         return self
+
+
+class MultiNodeConfig(BaseConfig):
+    type: Literal["multi_node"] = "multi_node"
+    gpus_per_node: int = 8
+    num_train_nodes: int
+
+
+DeploymentConfig = Annotated[SingleNodeConfig | MultiNodeConfig, Field(discriminator="type")]
 
 
 # What is said at the top, and where it goes unless a component says it itself.
@@ -140,15 +177,15 @@ class RLConfig(BaseConfig):
     env_vars: EnvVars = Field(default_factory=dict)
     output_dir: Path = Path("outputs")
     clean_output_dir: bool = False
-    ckpt: CheckpointConfig | None = None
+    ckpt: SharedCheckpointConfig | None = None
     wandb: Loose | None = None
     file_monitor: FileMonitorConfig | None = None
     model: Loose | None = None
     max_steps: int | None = None
     seq_len: int | None = None
-    weight_broadcast: BroadcastConfig | None = None
+    weight_broadcast: SharedBroadcastConfig | None = None
     rollout_transport: TransportConfig | None = None
-    deployment: DeploymentConfig = DeploymentConfig()
+    deployment: DeploymentConfig = SingleNodeConfig()
     slurm: SlurmConfig | None = None
     dry_run: bool = False
 
@@ -173,13 +210,17 @@ class RLConfig(BaseConfig):
 
     @model_validator(mode="after")
     def settle(self) -> Self:
-        kind = "filesystem" if self.inference is None else "nccl"
-        broadcast = self.weight_broadcast or BroadcastConfig(type=kind)
-        if broadcast.type == "nccl":
-            broadcast.host, broadcast.port = broadcast.host or "localhost", broadcast.port or 29501
+        server = self.inference
+        broadcast = self.weight_broadcast
+        if broadcast is None:
+            broadcast = FileBroadcastConfig() if server is None else SharedNCCLConfig()
         self.weight_broadcast = broadcast
         for component in (self.trainer, self.orchestrator):
-            component.weight_broadcast = broadcast.model_copy()
+            component.weight_broadcast = FileBroadcastConfig()
+            if isinstance(broadcast, SharedNCCLConfig):
+                # As in prime-rl, before the engines are settled: right once the config is read again.
+                size = server.parallel.dp * server.parallel.tp if server else 1
+                component.weight_broadcast = NCCLConfig(**broadcast.model_dump(), inference_world_size=size)
         self.rollout_transport = self.rollout_transport or self.trainer.rollout_transport
         if self.inference is not None:
             self.settle_server(self.inference)
@@ -187,7 +228,7 @@ class RLConfig(BaseConfig):
         return self
 
     def settle_server(self, server: InferenceConfig) -> None:
-        gpus, parallel = self.deployment.num_infer_gpus, server.parallel
+        gpus, parallel = getattr(self.deployment, "num_infer_gpus", 1), server.parallel
         if gpus != parallel.dp * parallel.tp:
             parallel.dp = gpus // parallel.tp
         server.api_server_count = max(server.api_server_count, parallel.dp)

@@ -1,7 +1,7 @@
 """The SFT config, as far as a launch touches it; the rest is taken as it is."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from prime_rl.configs.shared import EnvVars, SlurmConfig
 from prime_rl.utils.config import BaseConfig
@@ -29,7 +29,7 @@ class ModelConfig(Loose):
     seq_len: int = 2048
 
 
-class DeploymentConfig(BaseConfig):
+class SingleNodeConfig(BaseConfig):
     type: Literal["single_node"] = "single_node"
     gpus_per_node: int = 8
     num_gpus: int = 1
@@ -39,6 +39,15 @@ class DeploymentConfig(BaseConfig):
         if self.num_gpus > self.gpus_per_node:
             raise ValueError(f"num_gpus ({self.num_gpus}) exceeds gpus_per_node ({self.gpus_per_node}).")
         return self
+
+
+class MultiNodeConfig(BaseConfig):
+    type: Literal["multi_node"] = "multi_node"
+    gpus_per_node: int = 8
+    num_nodes: int = 2
+
+
+DeploymentConfig = Annotated[SingleNodeConfig | MultiNodeConfig, Field(discriminator="type")]
 
 
 class SFTConfig(BaseConfig):
@@ -53,7 +62,7 @@ class SFTConfig(BaseConfig):
     output_dir: Path = Path("outputs")
     clean_output_dir: bool = False
     max_steps: int | None = None
-    deployment: DeploymentConfig = DeploymentConfig()
+    deployment: DeploymentConfig = SingleNodeConfig()
     slurm: SlurmConfig | None = None
     dry_run: bool = False
 
