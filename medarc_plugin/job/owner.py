@@ -546,7 +546,9 @@ class Owner:
 
         def is_ready() -> bool:
             # An SFT does not wait for vLLM, and could clean up the weights for an evaluation unread.
-            early = launch.entrypoint == "rl" and has_measured(folder / "inference.log", self.form.memory_measured)
+            early = launch.entrypoint == "rl" and has_measured(
+                folder / "inference.log", self.form.memory_measured
+            )
             return early or is_healthy(address.get("host"), int(address.get("port") or 8000))
 
         return is_ready
