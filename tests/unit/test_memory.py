@@ -19,7 +19,7 @@ from medarc_plugin.host.architecture import (
     find_model,
     read_architecture,
 )
-from medarc_plugin.host.fields import MAIN
+from medarc_plugin.host.fields import MAIN, V0_8_0
 from medarc_plugin.host.memory import (
     gpu_memory,
     inference_needs,
@@ -447,6 +447,19 @@ def test_vllm_needs_weights_and_room_for_its_longest_sequence() -> None:
     assert least(max_model_len=2048)["cache"] == 16 * 2048 * 28 * 2 * 8 * 128 * 2
     assert least(max_model_len=2048, max_num_seqs=4)["cache"] == 4 * 2048 * 28 * 2 * 8 * 128 * 2
     assert least(kv_cache_dtype="fp8")["cache"] * 2 == found["cache"]
+
+
+def test_vllms_settings_are_found_where_v0_8_0_has_them() -> None:
+    server = {
+        "model": {"max_model_len": 2048, "dtype": "float32", "enforce_eager": True},
+        "vllm_extra": {"max_num_seqs": 4},
+        "quantization": None,
+        "enable_lora": False,
+    }
+
+    there = inference_needs(SMALL, {"inference": server}, 2048, None, V0_8_0)
+
+    assert there == least(max_model_len=2048, dtype="float32", enforce_eager=True, max_num_seqs=4)
 
 
 def test_vllm_does_more_at_once_on_a_large_gpu() -> None:
