@@ -31,6 +31,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import stat
 import sys
 import time
@@ -53,6 +54,11 @@ from .warm import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from .log import Log
+
+NICENESS = 10
+"""Of the process that gives back while the run goes on (nice(2))."""
 
 LONGEST_TEMPORARY = 70
 """Characters of TMPDIR: a socket's path has 107 at most (unix(7)), and vLLM puts 37 behind it."""
@@ -151,6 +157,32 @@ class Caches:
         except Exception as error:
             said = f"not given back: {error}"
         return f"compile caches: {said}, in {time.monotonic() - began:.1f} s"
+
+    def give_back_beside(self, log: Log) -> None:
+        """Give back in a process beside this one, which goes on; what came of it is said there.
+
+        Args:
+            log: The job's own lines.
+        """
+        try:
+            pid = os.fork()
+        except OSError as error:
+            log.say(f"compile caches: not given back: {error}")
+            return
+        if pid:
+            return  # reaped with whatever else ends below this process
+        code = 1
+        try:
+            # A signal ends it: the copy is replaced in one step, or stays as it was.
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.setpgid(0, 0)
+            os.nice(NICENESS)
+            said = self.give_back()
+            if said:
+                log.say(said)
+            code = 0
+        finally:
+            os._exit(code)
 
     def remove(self) -> str | None:
         """Remove everything.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .launch import Launch
     from .node import Node
     from .ports import Lease
+    from .supervise import Verdict
 
 CHECKS_FAILED = 3
 OWN_FAILURE = 70
@@ -70,6 +71,9 @@ FINAL = {
     "signalled": "somebody ended it",
     "idle": "it did nothing any more",
 }
+
+# By its second step a run has compiled what it will go on using.
+COMPILED_STEPS = 2
 
 # The first, and again on other ports at most three times.
 MOST_LAUNCHES = 4
@@ -127,6 +131,7 @@ class Owner:
         self.variables: Mapping[str, str] = {}
         self._stopped: int | None = None
         self._gives_back = False
+        self._compiled_given = False
         self._holds = False
         self.config: dict[str, Any] = {}
         self.checkpoints: Checkpoints | None = None
@@ -444,7 +449,7 @@ class Owner:
             self._spare,
             self._note_signal,
             self._seconds_to_hold_the_end,
-            watch.tick,
+            lambda: self._look(watch),
         )
         began = time.monotonic()
         try:
@@ -484,6 +489,15 @@ class Owner:
             self.log.say(f"cannot keep the logs of an earlier launch: {error}")
         else:
             self.log.say(f"the logs of an earlier launch are in {kept.name} now")
+
+    def _look(self, watch: Watch) -> Verdict | None:
+        """Look at the run, and once at what it has compiled."""
+        verdict = watch.tick()
+        if not self._compiled_given and self.attempt.steps >= COMPILED_STEPS and self.caches is not None:
+            # Not only at the end: a requeued run would compile everything again.
+            self._compiled_given = True
+            self.caches.give_back_beside(self.log)
+        return verdict
 
     def _start_launcher(
         self,

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from medarc_plugin.job import caches, warm
+from medarc_plugin.job.log import Log
 
 OWNER = """
 import json, os, subprocess, sys
@@ -673,6 +674,17 @@ def test_a_torn_copy_of_another_run_spoils_nothing(given, copy):
     again = caches.make(given, copy)
     assert "2 files" in again.remarks[0]
     again.remove()
+
+
+def test_a_run_gives_back_while_it_goes_on(given, copy, until, capfd):
+    made = caches.make(given, copy)
+    compile_something(made, triton__k=b"1")
+
+    made.give_back_beside(Log())
+    until(lambda: "files given back" in capfd.readouterr().out)
+
+    assert names_in(copy) == {"triton/k"}
+    assert made.root.is_dir()
 
 
 def test_runs_that_give_back_at_once_leave_a_whole_copy(given, copy, node):

@@ -697,3 +697,20 @@ def test_a_killed_owner_leaves_nothing_that_has_lost_its_environment(
 
     until(lambda: not any(map(alive, pids)))
     run.finish(process)
+
+
+# Compile caches
+
+
+def test_what_was_compiled_is_given_back_while_the_run_goes_on(run: Any, tmp_path: Path) -> None:
+    run.document["caches"] = {"warm": True, "most_mib": 64}
+    run.variables["MEDARC_CACHE_DIR"] = str(tmp_path / "warm")
+    run.set_config(max_steps=9)
+    process = run.start(STANDIN_PAUSE_AT="3", STANDIN_WAIT_FOR=str(tmp_path / "go"))
+    said = next(line for line in process.stdout if "nothing new was compiled" in line)
+    (tmp_path / "go").touch()
+    finished = run.finish(process)
+
+    assert said.startswith("medarc | compile caches: ")
+    assert finished.code == 0, finished.log
+    assert finished.lines("nothing new was compiled")

@@ -466,3 +466,14 @@ def test_the_rest_of_what_a_plan_needs() -> None:
 @pytest.mark.parametrize("value", [None, False, "None"])
 def test_no_resume_is_none(value: object) -> None:
     assert facts({"resume": value}, "sft")["resume"] is False
+
+
+@pytest.mark.parametrize("shape", fields.SHAPES.values(), ids=list(fields.SHAPES))
+def test_a_servers_port_leaves_one_for_the_routers_metrics(shape: Shape) -> None:
+    last = {"server": {"port": 44_535}}
+    behind = {"server": {"port": 44_536}}
+
+    assert facts(last, "inference", shape)["infer"] == 1
+    assert facts(behind | {"router": None}, "inference", shape)["infer"] == 1
+    with pytest.raises(FieldError, match=r"server\.port = 44536: vLLM's router puts its metrics"):
+        facts(behind, "inference", shape)

@@ -313,6 +313,7 @@ def facts(document: Document, entrypoint: str, shape: Shape) -> Document:
             raise FieldError(f"{found['infer']} GPUs: an inference server needs at least one")
         found["model"] = get(document, shape.engine.model)
         found["memory_share"] = fraction(document, shape.engine.share)
+        _refuse_high_port(document)
         return found
     found["train"], found["infer"] = _gpus(document, entrypoint, shape)
     trainer = "trainer." if entrypoint == "rl" else ""
@@ -326,6 +327,17 @@ def facts(document: Document, entrypoint: str, shape: Shape) -> Document:
     found["memory_share"] = fraction(document, shape.share_path)
     found["environments"] = _environments(document, entrypoint, shape)
     return found
+
+
+def _refuse_high_port(document: Document) -> None:
+    """Refuse a server's port that leaves none for the router's metrics: the router would end at once."""
+    port, last = count(document, "server.port", 8000), 65_535
+    if document.get("router", {}) is not None and port + ROUTER_METRICS > last:
+        raise FieldError(
+            f"server.port = {port}: vLLM's router puts its metrics on a port {ROUTER_METRICS} above, and "
+            f"{last} is the last one",
+            f"choose a port up to {last - ROUTER_METRICS} (`--server.port 8123`)",
+        )
 
 
 def _resumes(document: Document, shape: Shape) -> bool:
