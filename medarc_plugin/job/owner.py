@@ -78,6 +78,12 @@ COMPILED_STEPS = 2
 # The first, and again on other ports at most three times.
 MOST_LAUNCHES = 4
 
+# A server that ends later than this has had its ports.
+SERVER_START_SECONDS = 600.0
+
+# Until a port that a connection had by chance may be free again.
+PORT_SECONDS = 5.0
+
 # A limit that is this near was announced: SLURM sends its warning up to a minute early.
 WARNING_SLACK_SECONDS = 75.0
 
@@ -320,6 +326,7 @@ class Owner:
                 return CHECKS_FAILED
             if lease is not None:
                 log.say(f"ports {lease.first + 1} to {lease.first + lease.size - 1} are this run's own")
+            began = time.monotonic()
             try:
                 outcome = self._start_prime_rl(path, variables)
             finally:
@@ -327,12 +334,18 @@ class Owner:
                     lease.release()
             if outcome is None:
                 return CANNOT_START
-            again = outcome.reason == FAILED and outcome.stop is None and lease is not None
+            serves = launch.entrypoint not in RESUMABLE and time.monotonic() - began < SERVER_START_SECONDS
+            again = outcome.reason == FAILED and outcome.stop is None and (lease is not None or serves)
             witness = address_in_use(*self._logs()) if again else None
             made_steps = attempt.steps > 0 or trained(launch.run_dir, before)
             if witness is None or count == MOST_LAUNCHES or made_steps:
                 return self._conclude(outcome)
-            log.say(f"a service found its port taken ({witness}): starting again on other ports")
+            # A server that people address keeps its ports. What is in the way of the others may be
+            # somebody's connection, which is gone soon.
+            where = "on other ports" if lease is not None else f"in {PORT_SECONDS:.0f} s"
+            log.say(f"a service found its port taken ({witness}): starting again {where}")
+            if lease is None:
+                _pause(PORT_SECONDS)
         raise AssertionError("the last launch returns")
 
     def _logs(self) -> tuple[Path, ...]:

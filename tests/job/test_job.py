@@ -262,6 +262,28 @@ def test_an_inference_server_is_never_resumed(run: Any) -> None:
     ]
 
 
+def test_an_inference_server_whose_port_is_taken_is_started_again(run: Any, until: Any) -> None:
+    config = run.run_dir / "configs" / "inference.json"
+    log = run.run_dir / "configs" / "attempts" / "1" / "prime_rl.log"
+    run.document |= {
+        "entrypoint": "inference",
+        "module": "prime_rl.entrypoints.inference",
+        "arguments": ["@", str(config)],
+        "gpus": {"count": 2, "shared": False, "trainer": 0, "inference": 2},
+    }
+    with socket.socket() as neighbour:
+        neighbour.bind(("127.0.0.1", 0))
+        neighbour.listen()
+        config.write_text(json.dumps({"server": {"port": neighbour.getsockname()[1]}}))
+        process = run.start()
+        until(lambda: log.exists() and "Address already in use" in log.read_text())
+    until(lambda: "serving" in log.read_text())
+    process.terminate()
+    finished = run.finish(process)
+
+    assert finished.lines("a service found its port taken (prime_rl.log): starting again in 5 s")
+
+
 # Ends
 
 
