@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medarc_plugin.host.fields import get
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -111,8 +113,17 @@ class Architecture:
         return self.layers * (self.latent or 2 * self.keys)
 
 
-def find_model(name: str, options: SlurmOptions, environment: Mapping[str, str] = os.environ) -> Path | None:
+MOST_RUNS = 8
+"""Runs that begin with one another's weights, at most."""
+
+
+def find_model(
+    name: str, options: SlurmOptions, environment: Mapping[str, str] = os.environ, _links: int = 0
+) -> Path | None:
     """Find a model's folder: the name as a path, or in the Hugging Face cache.
+
+    The weights of a run that is not over yet (`RUN/weights/step_N`) will have the architecture of the model
+    that it began with, so that stands for them.
 
     Args:
         name: Path of a folder, or `ORGANISATION/NAME` on the hub.
@@ -128,7 +139,30 @@ def find_model(name: str, options: SlurmOptions, environment: Mapping[str, str] 
         # The layout is documented: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
         repository = hub / ("models--" + name.replace("/", "--"))
         places += [repository / "snapshots" / commit for commit in _commits(repository)]
-    return next((place for place in places if _is_file(place / "config.json")), None)
+    found = next((place for place in places if _is_file(place / "config.json")), None)
+    if found is not None:
+        return found
+    begun_with = _model_of_run(places[0])
+    if begun_with is None or _links > MOST_RUNS:
+        return None
+    return find_model(begun_with, options, environment, _links + 1)
+
+
+def _model_of_run(weights: Path) -> str | None:
+    """The model that a run began with, by the folder where its weights will be."""
+    run_dir = weights.parent.parent
+    if weights.parent.name != "weights" or not weights.name.startswith("step_"):
+        return None
+    for name, paths in (("sft", ("model.name",)), ("rl", ("trainer.model.name", "model.name"))):
+        try:
+            config = json.loads((run_dir / "configs" / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        for path in paths:
+            found = get(config, path)
+            if isinstance(found, str):
+                return found
+    return None
 
 
 def _hubs(options: SlurmOptions, environment: Mapping[str, str]) -> Iterator[Path]:

@@ -123,7 +123,13 @@ def wait_until_running(place: Place, job: Job) -> None:
 
 
 def started_at(job: Job) -> float:
-    """When a job's script began, by SLURM, in seconds since the epoch; whole seconds."""
+    """When a job's first attempt began, in seconds since the epoch.
+
+    By its own record; for one that was submitted by hand, by SLURM, in whole seconds.
+    """
+    own = read_json(job.run_dir / "configs" / "attempts" / "1" / "started.json")
+    if own:
+        return datetime.fromisoformat(own["started"]).timestamp()
     answer = run(["scontrol", "-o", "show", "job", job.job_id], timeout=30)
     found = re.search(r" StartTime=(\S+)", answer.stdout)
     if found is None:

@@ -68,12 +68,15 @@ SERVER: tuple[str, ...] = ()
 
 
 def free_port() -> int:
-    """A port that nobody has right now, low enough for vLLM's router: its own metrics are 21000 above."""
-    for port in random.sample(range(20_000, 30_000), 100):
+    """A port that nobody has right now.
+
+    Low: vLLM's router has its metrics 21000 above, and from 32768 on the kernel gives ports to connections.
+    """
+    for port in random.sample(range(10_000, 11_000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise StageError("no port is free between 20000 and 30000")
+    raise StageError("no port is free between 10000 and 11000")
 
 
 def wait_until_healthy(place: Place, job: jobs.Job, port: int) -> float:

@@ -259,6 +259,25 @@ def test_names_that_are_no_paths_are_not_found() -> None:
     assert [find_model(name, options(), {}) for name in ("a\0b", "x" * 5000, "..")] == [None] * 3
 
 
+def test_the_model_of_a_run_stands_for_the_weights_that_it_will_leave(work: Path) -> None:
+    folder = save_model(work / "model")
+
+    def make_run(name: str, entrypoint: str, config: dict[str, Any]) -> str:
+        configs = work / name / "configs"
+        configs.mkdir(parents=True)
+        (configs / f"{entrypoint}.json").write_text(json.dumps(config))
+        return str(work / name / "weights" / "step_9")
+
+    sft = make_run("sft", "sft", {"model": {"name": str(folder)}})
+    rl = make_run("rl", "rl", {"trainer": {"model": {"name": sft}}})
+    loop = make_run("loop", "rl", {"model": {"name": str(work / "loop" / "weights" / "step_1")}})
+
+    assert find_model(sft, options(), {}) == folder
+    assert find_model(rl, options(), {}) == folder
+    assert find_model(loop, options(), {}) is None
+    assert find_model(str(work / "sft" / "weights"), options(), {}) is None
+
+
 # GPU types
 
 
