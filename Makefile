@@ -1,4 +1,4 @@
-.PHONY: demo test lint format bench
+.PHONY: demo prove test lint format bench
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -6,6 +6,9 @@ help: ## list the targets
 
 demo: ## submit the reverse-text RL run to a SLURM on this machine and show what happened
 	@scripts/demo
+
+prove: ## train, evaluate and measure the tiny example on this machine's GPUs
+	@scripts/prove
 
 test: ## run the tests
 	@scripts/test

@@ -152,7 +152,7 @@ def commit(checkout: Path) -> str:
         capture_output=True,
         text=True,
     )
-    return done.stdout.strip() or told or "unknown"
+    return told or done.stdout.strip() or "unknown"
 
 
 def sample_gpus(place: Place) -> None:
