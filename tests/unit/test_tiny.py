@@ -92,7 +92,7 @@ def test_datasets_loads_a_folder(made, folder, monkeypatch, tmp_path):
 @given(seed=st.integers(), share=st.sampled_from([0.0, 0.5, 1.0]))
 def test_the_order_of_the_words_is_always_reversed_and_their_letters_by_share(tiny, seed, share):
     rng = tiny.random.Random(seed)
-    text = tiny.draw_text(rng, tiny.Texts(), held_out=False)
+    text = tiny.draw_text(rng, tiny.Texts(3), held_out=False)
     shown = tiny.demonstration(rng, text, share).split(" ")
     whole, kept = text[::-1].split(" "), text.split(" ")[::-1]
 
@@ -102,11 +102,13 @@ def test_the_order_of_the_words_is_always_reversed_and_their_letters_by_share(ti
     assert scoring.reward(f"{tiny.OPENING}{' '.join(whole)}{tiny.CLOSING}", scoring.reverse(text)) == 1.0
 
 
-@given(seed=st.integers(), length=st.integers(min_value=1, max_value=10))
-def test_a_word_has_no_letter_twice(tiny, seed, length):
-    word = tiny.draw_word(tiny.random.Random(seed), (length, length), held_out=False)
+@given(seed=st.integers(), words=st.integers(1, 3), held_out=st.booleans())
+def test_no_letter_comes_twice_in_a_text(tiny, seed, words, held_out):
+    text = tiny.draw_text(tiny.random.Random(seed), tiny.Texts(words, (3, 5)), held_out=held_out)
+    letters = (text or "").replace(" ", "")
 
-    assert len(set(word)) == len(word) == length
+    assert len(set(letters)) == len(letters)
+    assert text is None or [3 <= len(word) <= 5 for word in text.split()] == [True] * words
 
 
 def test_the_same_options_make_the_same_files(tiny, made, tmp_path):
@@ -132,9 +134,9 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(tiny, made, tmp_path, ca
 
 
 IMPOSSIBLE = {
-    "too few texts": (["--letters", "1", "1"], "of 10 different texts of 2 to 3 words of 1 letters"),
-    "too long": (["--letters", "4", "11"], "no word has 11 letters"),
-    "turned around": (["--words", "3", "2"], "--words 3 2: the most is less"),
+    "too few texts": (["--letters", "1", "1"], "of 10 held-out texts were found that differ"),
+    "too many letters": (["--letters", "4", "14"], "2 words of 14 letters need more letters"),
+    "turned around": (["--letters", "3", "2"], "--letters 3 2: the most is less"),
     "heads": (["--key-heads", "3"], "--heads 4 cannot share --key-heads 3"),
 }
 
@@ -199,7 +201,7 @@ def test_rl_begins_with_what_sft_leaves():
 
 def test_an_answer_is_shorter_than_it_may_be(tiny):
     texts = tiny.Texts()
-    letters = texts.words[1] * (texts.letters[1] + 1) - 1
+    letters = texts.words * (texts.letters[1] + 1) - 1
     sampling = config("rl")["orchestrator"]["train"]["sampling"]
 
     assert letters + len(("opening", "closing", "end of turn")) <= sampling["max_completion_tokens"] / 2

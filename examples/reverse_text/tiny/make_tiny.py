@@ -6,9 +6,9 @@ PYTHON is prime-rl's interpreter. DIR gets a model of the Qwen3 architecture wit
 tokenizer (`model`), demonstrations for SFT (`sft`), and texts for RL with held-out ones (`rl`), all of
 them folders that transformers, vLLM and datasets load. The same options give the same files.
 
-A text is a few made-up words. Its reversal has the words in reverse order and the letters of each word
-in reverse order. The demonstrations are half-hearted: they always reverse the order of the words, but
-the letters of a word only now and then. What is left is for RL to learn.
+A text is two made-up words. Its reversal has the words in reverse order and the letters of each word in
+reverse order. The demonstrations are half-hearted: they always reverse the order of the words, but the
+letters of a word only now and then. What is left is for RL to learn.
 
 The data is made with the standard library alone; `--data-only` makes nothing else.
 """
@@ -35,15 +35,15 @@ SYSTEM_PROMPT = "Reverse the text character-by-character. Put your answer in <re
 OPENING, CLOSING = "<reversed_text>", "</reversed_text>"
 """The tags that the environment reads the answer from."""
 
-CONSONANTS, VOWELS = "bcdfghjklmnpqrstvwxyz", "aeiou"
-LONGEST_WORD = 2 * len(VOWELS)
-"""Letters take turns and none comes twice, so that the vowels end first."""
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+"""What words are made of. No letter comes twice in a text, so that "the letter before the one that I wrote
+last" is one letter, which is how a small model learns to write backwards."""
 
 HELD_OUT_SHARE = 10
-"""One word in so many is kept for the held-out texts; of each length there are some."""
+"""One word in so many is kept for the held-out texts."""
 
 ATTEMPTS = 50
-"""Drawings for each text wanted, before there are said to be no more."""
+"""Drawings for each text wanted, and for each of its words, before there are said to be no more."""
 
 END_OF_TURN, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 SPECIAL_TOKENS = ("<|im_start|>", END_OF_TURN, END_OF_TEXT)
@@ -100,12 +100,12 @@ class Texts:
     """What the texts look like.
 
     Attributes:
-        words: Fewest and most words of a text.
+        words: Words of a text.
         letters: Fewest and most letters of a word.
     """
 
-    words: tuple[int, int] = (2, 3)
-    letters: tuple[int, int] = (4, 6)
+    words: int = 2
+    letters: tuple[int, int] = (4, 7)
 
 
 @dataclass(frozen=True)
@@ -240,36 +240,36 @@ def distinct_texts(rng: random.Random, texts: Texts, amount: int, *, held_out: b
     for _ in range(ATTEMPTS * amount):
         if len(found) == amount:
             break
-        found[draw_text(rng, texts, held_out=held_out)] = None
+        text = draw_text(rng, texts, held_out=held_out)
+        if text is not None:
+            found[text] = None
     if len(found) < amount:
         raise TinyError(
-            f"only {len(found)} of {amount} different texts of {between(*texts.words)} words of "
-            f"{between(*texts.letters)} letters were found",
+            f"only {len(found)} of {amount} {'held-out ' if held_out else ''}texts were found that differ",
             "ask for fewer rows, more words or longer ones",
         )
     return list(found)
 
 
-def draw_text(rng: random.Random, texts: Texts, *, held_out: bool) -> str:
-    """Draw one text."""
-    return " ".join(
-        draw_word(rng, texts.letters, held_out=held_out) for _ in range(rng.randint(*texts.words))
-    )
+def draw_text(rng: random.Random, texts: Texts, *, held_out: bool) -> str | None:
+    """Draw one text; `None` when the letters that are left give no word of the wanted side."""
+    left, words = list(ALPHABET), []
+    for _ in range(texts.words):
+        word = draw_word(rng, left, rng.randint(*texts.letters), held_out=held_out)
+        if word is None:
+            return None
+        words.append(word)
+        left = [letter for letter in left if letter not in word]
+    return " ".join(words)
 
 
-def draw_word(rng: random.Random, letters: tuple[int, int], *, held_out: bool) -> str:
-    """Draw a word in which consonants and vowels take turns and no letter comes twice.
-
-    Without a letter that comes twice, "the letter before the one that I wrote last" is one letter, which
-    is how a small model learns to write a word backwards.
-    """
-    while True:
-        length = rng.randint(*letters)
-        first, second = rng.sample((CONSONANTS, VOWELS), 2)
-        turns = [*rng.sample(first, (length + 1) // 2)], [*rng.sample(second, length // 2)]
-        word = "".join(turns[place % 2][place // 2] for place in range(length))
+def draw_word(rng: random.Random, letters: Sequence[str], length: int, *, held_out: bool) -> str | None:
+    """Draw one word of the letters; `None` when none of the wanted side is found."""
+    for _ in range(ATTEMPTS):
+        word = "".join(rng.sample(letters, length))
         if is_held_out(word) == held_out:
             return word
+    return None
 
 
 def is_held_out(word: str) -> bool:
@@ -389,14 +389,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of the words whose letters a demonstration reverses",
     )
-    for name, fewest_and_most, text in (
-        ("--words", data.texts.words, "fewest and most words of a text"),
-        ("--letters", data.texts.letters, "fewest and most letters of a word"),
-    ):
-        found.add_argument(
-            name, type=positive, nargs=2, default=fewest_and_most, metavar=("MIN", "MAX"), help=text
-        )
+    found.add_argument(
+        "--letters",
+        type=positive,
+        nargs=2,
+        default=data.texts.letters,
+        metavar=("MIN", "MAX"),
+        help="fewest and most letters of a word",
+    )
     for name, number, text in (
+        ("--words", data.texts.words, "words of a text"),
         ("--sft-rows", data.sft_rows, "demonstrations"),
         ("--rl-rows", data.rl_rows, "texts for RL"),
         ("--held-out-rows", data.held_out_rows, "texts to evaluate on"),
@@ -432,13 +434,15 @@ def data_of(arguments: argparse.Namespace) -> Data:
     Raises:
         TinyError: There is no such data.
     """
-    texts = Texts(tuple(arguments.words), tuple(arguments.letters))
-    for name, (fewest, most) in (("--words", texts.words), ("--letters", texts.letters)):
-        if fewest > most:
-            raise TinyError(f"{name} {fewest} {most}: the most is less than the fewest", "turn them around")
-    if texts.letters[1] > LONGEST_WORD:
+    texts = Texts(arguments.words, tuple(arguments.letters))
+    fewest, most = texts.letters
+    if fewest > most:
+        raise TinyError(f"--letters {fewest} {most}: the most is less than the fewest", "turn them around")
+    if texts.words * most > len(ALPHABET):
         raise TinyError(
-            f"--letters: no word has {texts.letters[1]} letters", f"ask for at most {LONGEST_WORD}"
+            f"{texts.words} words of {most} letters need more letters than the alphabet's {len(ALPHABET)}, "
+            "as none comes twice",
+            "ask for fewer words or shorter ones",
         )
     return Data(
         sft_rows=arguments.sft_rows,
@@ -464,11 +468,6 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
     return Sizes(
         arguments.hidden, arguments.intermediate, arguments.layers, arguments.heads, arguments.key_heads
     )
-
-
-def between(fewest: int, most: int) -> str:
-    """Say a range."""
-    return str(fewest) if fewest == most else f"{fewest} to {most}"
 
 
 if __name__ == "__main__":
