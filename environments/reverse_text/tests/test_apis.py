@@ -127,6 +127,40 @@ def test_classic_vf_eval(
     assert user_prompts(model_server) == set(load_prompts("sample")[:20])
 
 
+@pytest.fixture
+def held_out(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A folder with a split for training and one to evaluate on, and the latter's texts."""
+    splits = {"train": ["one text", "another text"], "test": ["abc def", "ghi jkl", "mno pqr"]}
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for split, texts in splits.items():
+        lines = [json.dumps({"prompt": text}) + "\n" for text in texts]
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+    return folder, splits["test"]
+
+
+def asked(model_server: Any) -> list[tuple[str, float]]:
+    """Texts and temperatures of all requests."""
+    requests = model_server.requests
+    return sorted((each["messages"][-1]["content"], each["temperature"]) for each in requests if each)
+
+
+def test_classic_vf_eval_of_a_folders_held_out_split(
+    classic: Any,  # noqa: ARG001 - skips without the classic API
+    commands: Any,
+    model_server: Any,
+    held_out: tuple[Path, list[str]],
+) -> None:
+    folder, texts = held_out
+    arguments = ("-m", "right", "-b", model_server.base_url, "-n", "2", "-r", "3", "-T", "1.0")
+    data = json.dumps({"dataset_name": str(folder), "dataset_split": "test"})
+    result = commands.run("vf-eval", "reverse-text", *arguments, "--max-tokens", "64", "-a", data)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.findall(r"reward: avg - ([\d.]+)", result.stdout) == ["1.000"]
+    assert asked(model_server) == sorted([(text, 1.0) for text in texts[:2]] * 3)
+
+
 def test_classic_vf_eval_without_the_hub(
     classic: Any,  # noqa: ARG001 - skips without the classic API
     commands: Any,
@@ -171,6 +205,23 @@ def test_v1_eval(commands: Any, model_server: Any, model: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert v1_rewards(commands.folder) == dict(enumerate(expected_rewards(model_server, model, 4)))
     assert model_server.refusals == []
+
+
+def test_v1_eval_of_a_folders_held_out_split(
+    commands: Any, model_server: Any, held_out: tuple[Path, list[str]]
+) -> None:
+    commands.add_user_script("uv", UV_STAND_IN)
+    commands.link_pip()
+    command = "eval" if commands.has("eval") else "vf-eval"
+    folder, texts = held_out
+    arguments = ("-m", "right", "--client.base-url", model_server.base_url, "-n", "2", "-r", "3")
+    data = ("--env.taskset.dataset-name", str(folder), "--env.taskset.dataset-split", "test")
+    temperature = ("--sampling.temperature", "1.0")
+    result = commands.run(command, "reverse-text", *arguments, *V1_ARGUMENTS[2:], *data, *temperature)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert v1_rewards(commands.folder) == {0: 1.0, 1: 1.0}
+    assert asked(model_server) == sorted([(text, 1.0) for text in texts[:2]] * 3)
 
 
 @pytest.mark.network
