@@ -178,13 +178,14 @@ def make(folder: Path, data: Data, sizes: Sizes | None) -> tuple[Path, ...]:
     """
     check_free(folder)
     # Beside its place, so that the last step is a rename.
-    unfinished = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}")
+    place = folder.resolve()
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
         if sizes is not None:
             write_model(unfinished / "model", sizes, data.seed)
         write_data(unfinished, data)
-        unfinished.replace(folder)
+        unfinished.replace(place)
     except OSError as error:
         raise TinyError(
             f"{folder} cannot be written: {error.strerror or error}",
@@ -310,15 +311,19 @@ def write_model(folder: Path, sizes: Sizes, seed: int) -> None:
 
     Raises:
         TinyError: This interpreter lacks torch, transformers or tokenizers.
+        OSError: The folder cannot be written.
     """
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+        from transformers.utils import logging
     except ImportError as error:
         raise TinyError(
             f"{sys.executable} has no {error.name}, which the model is made with",
             "run this with prime-rl's interpreter (its .venv/bin/python), or give --data-only",
         ) from error
+    logging.disable_progress_bar()
     tokenizer = make_tokenizer()
     tokens = {
         "eos_token_id": tokenizer.convert_tokens_to_ids(END_OF_TURN),
@@ -342,7 +347,10 @@ def write_model(folder: Path, sizes: Sizes, seed: int) -> None:
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config).to(torch.bfloat16)
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **tokens)
-    model.save_pretrained(folder)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(f"model.safetensors: {error}") from error
     tokenizer.save_pretrained(folder)
 
 
