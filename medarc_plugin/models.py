@@ -52,6 +52,7 @@ class Request:
         rehearse: Submit a job that runs every check and launches nothing.
         sandbox: Folder of the private SLURM to use, if any.
         command: The command line as typed, for the record.
+        cache: Whether a config that prime-rl has resolved before may be used again (`--no-cache`).
     """
 
     entrypoint: Entrypoint
@@ -67,6 +68,7 @@ class Request:
     rehearse: bool = False
     sandbox: Path | None = None
     command: tuple[str, ...] = ()
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ class Resolved:
         ports: Services and the fields that hold their ports, as `host.fields.ports` lists them; `None`
             leaves them as the config has them.
         memory: What trainer and vLLM need of the GPU that they share; `None` when they share none.
+        cached: Whether prime-rl accepted it earlier, and was not asked again.
     """
 
     entrypoint: Entrypoint
@@ -193,6 +196,7 @@ class Resolved:
     ports: Mapping[str, Any] | None = None
     saves: bool = True
     memory: MemoryNeeds | None = None
+    cached: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GROUPS = ("Allocation", "Job", "Environment", "prime-rl")
 
@@ -54,6 +57,7 @@ _TIME = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SBATCH_KEY = re.compile(r"[a-z][a-z0-9-]*")
 _SECRET_NAME = re.compile(
@@ -456,6 +460,37 @@ def _check_env(text: str) -> None:
             f"the script; export {name} and pass it by name: --env {name}"
         )
         raise ValueError(msg)
+
+
+def holds_secret(document: object, environment: Mapping[str, str]) -> bool:
+    """Whether a config seems to hold a secret: something called one, or the value of a variable called one.
+
+    Args:
+        document: Tables, lists and values.
+        environment: The variables.
+    """
+    values = [
+        value
+        for name, value in environment.items()
+        if _SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and "/" not in value
+    ]
+
+    def told(value: object, name: str) -> bool:
+        if isinstance(value, dict):
+            return any(told(below, str(key)) for key, below in value.items())
+        if isinstance(value, list):
+            return any(told(below, name) for below in value)
+        if not isinstance(value, str):
+            return False
+        # The name of a variable is how prime-rl's configs say a secret without telling it.
+        called = value and _SECRET_NAME.search(name) and not _VARIABLE.fullmatch(value)
+        return bool(called or _SECRET_VALUE.search(value) or any(secret in value for secret in values))
+
+    return told(document, "")
+
+
+SHORTEST_SECRET = 8
+"""Characters of the shortest value of a variable that is looked for."""
 
 
 _KNOBS: dict[str, Knob] = {}

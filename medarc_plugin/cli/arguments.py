@@ -43,6 +43,7 @@ SWITCHES = {
     "--clean": "Delete what an earlier run left in the run directory.",
     "--rehearse": "Submit a job that runs every check and launches nothing.",
     "--no-check": "Submit although prime-rl is not here to check the config.",
+    "--no-cache": "Ask prime-rl, although it has resolved the very same config before.",
     "--sandbox": "Use the private SLURM in .slurm-sandbox (--sandbox=DIR: another), started when down.",
     "--help": "Show this and exit.",
 }
@@ -199,6 +200,7 @@ def request_from(
         resume=resume,
         check="--no-check" not in parsed.switches,
         rehearse="--rehearse" in parsed.switches,
+        cache="--no-cache" not in parsed.switches,
         sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
     )
 

@@ -199,7 +199,8 @@ def _config_words(prepared: Prepared) -> str:
     commit = f", commit {resolved.host.commit[:9]}" if resolved.host.commit else ""
     dirty = " with local changes" if resolved.host.dirty else ""
     state = "checked by prime-rl" if resolved.checked else "unchecked, for prime-rl"
-    return f"{state} at {where}{commit}{dirty} ({resolved.host.source})"
+    cached = ", from the cache" if resolved.cached else ""
+    return f"{state} at {where}{commit}{dirty} ({resolved.host.source}){cached}"
 
 
 def _painted(text: str, code: str) -> str:

@@ -1,21 +1,27 @@
-"""From what was typed to a `Resolved` config: with prime-rl when it is there, merged when it is not."""
+"""From what was typed to a `Resolved` config: with prime-rl when it is there, merged when it is not.
+
+What prime-rl has answered before is taken from the cache, and several configs are resolved in one process.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import (
     ConfigRejectedError,
     HostBrokenError,
+    MedarcError,
     UnknownShapeError,
     UsageError,
 )
 from medarc_plugin.host import fields, resolver
+from medarc_plugin.host.cache import Cache, Surroundings, folder_for
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
@@ -23,13 +29,32 @@ from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
 from medarc_plugin.process import TIMED_OUT, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from medarc_plugin.options import SlurmOptions
+    from medarc_plugin.process import Completed
 
 TIMEOUT = 300.0
 """Seconds that prime-rl's interpreter may take. Its imports take about 10 on a fast file system and
 minutes on a cold network one."""
+
+TIMEOUT_EACH = 20.0
+"""Seconds more for each further config."""
+
+
+@dataclass
+class Question:
+    """One config to be resolved.
+
+    Attributes:
+        request: What was typed.
+        options: The settled options.
+        host: prime-rl; `None` for an unchecked merge.
+    """
+
+    request: Request
+    options: SlurmOptions
+    host: Host | None
 
 
 def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resolved:
@@ -49,19 +74,142 @@ def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resol
         HostBrokenError: prime-rl's interpreter does not work.
         UnknownShapeError: prime-rl's schema is not known here.
     """
-    wishes = _wishes(request, options)
-    if host is None:
-        shape = fields.guess(read_files(request.arguments), request.entrypoint)
-        return _unchecked(request, options, wishes, None, shape)
+    (outcome,) = resolve_all([Question(request, options, host)])
+    if isinstance(outcome, MedarcError):
+        raise outcome
+    return outcome
+
+
+def resolve_all(
+    questions: Sequence[Question], progress: Callable[[int], None] | None = None
+) -> list[Resolved | MedarcError]:
+    """Resolve several configs: those that prime-rl has not seen yet, in one process of its interpreter.
+
+    Args:
+        questions: The configs.
+        progress: Told how many are done, now and then.
+
+    Returns:
+        What `resolve` returns or raises, for each question.
+    """
+    outcomes: dict[int, Resolved | MedarcError] = {}
+    asked: dict[Host, dict[int, dict[str, Any]]] = {}
+    for index, question in enumerate(questions):
+        try:
+            wishes = _wishes(question.request, question.options)
+            if question.host is None:
+                outcomes[index] = _merged(question, wishes, None, None)
+            else:
+                asked.setdefault(question.host, {})[index] = wishes
+        except MedarcError as error:
+            outcomes[index] = error
+    for host, wishes_by_index in asked.items():
+        outcomes |= _checked(questions, wishes_by_index, host, _counted_from(len(outcomes), progress))
+    return [outcomes[index] for index in range(len(questions))]
+
+
+def _counted_from(done: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    return None if progress is None else lambda more: progress(done + more)
+
+
+def _checked(
+    questions: Sequence[Question],
+    wishes_by_index: Mapping[int, dict[str, Any]],
+    host: Host,
+    progress: Callable[[int], None] | None,
+) -> dict[int, Resolved | MedarcError]:
+    """Resolve configs for one prime-rl: from the cache, the rest by asking it."""
     commit, dirty = commit_of(host.directory)
     host = replace(host, commit=commit, dirty=dirty)
+    requests = {
+        index: {
+            "entrypoint": questions[index].request.entrypoint,
+            "arguments": list(questions[index].request.arguments),
+            "fields": fields.__file__,
+            "wishes": wishes,
+        }
+        for index, wishes in wishes_by_index.items()
+    }
+    memory = _Memory(host)
+    known: dict[int, dict[str, Any]] = {}
+    for index, request in requests.items():
+        found = memory.recall(request) if questions[index].request.cache else None
+        if found is not None:
+            known[index] = found
+    open_ones = {index: request for index, request in requests.items() if index not in known}
+    began = time.time()
+    asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    answers: dict[int, dict[str, Any] | MedarcError] = {**known, **dict(zip(open_ones, asked, strict=True))}
+    memory = memory.renewed()
+    outcomes: dict[int, Resolved | MedarcError] = {}
+    for index, answer in answers.items():
+        if index not in known and isinstance(answer, dict) and questions[index].request.cache:
+            memory.keep(requests[index], answer, began)
+        try:
+            outcomes[index] = _outcome(
+                questions[index], wishes_by_index[index], host, answer, cached=index in known
+            )
+        except MedarcError as error:
+            outcomes[index] = error
+    return outcomes
+
+
+def _outcome(
+    question: Question,
+    wishes: dict[str, Any],
+    host: Host,
+    answer: dict[str, Any] | MedarcError,
+    *,
+    cached: bool,
+) -> Resolved:
+    """Turn what prime-rl answered into a `Resolved`, or raise what stands in the way."""
+    if isinstance(answer, MedarcError):
+        raise answer
     try:
-        answer = _ask(request, wishes, host)
+        _raise_for(answer, host)
     except UnknownShapeError as error:
-        if request.check:
+        if question.request.check:
             raise
-        return _unchecked(request, options, wishes, host, fields.SHAPES[error.nearest])
-    return _resolved(request, options, answer, host)
+        return _merged(question, wishes, host, fields.SHAPES[error.nearest])
+    return _resolved(question.request, question.options, answer, host, cached=cached)
+
+
+class _Memory:
+    """The cache, as one prime-rl's configs use it.
+
+    Args:
+        host: prime-rl, with its commit.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._environment = environment_for(host)
+        self._surroundings = Surroundings(host)
+        self._cache = Cache(folder_for())
+        self._keys: dict[str, str | None] = {}
+
+    def renewed(self) -> _Memory:
+        """Look everything up anew, but remember the keys of before."""
+        memory = _Memory(self._host)
+        memory._keys = self._keys
+        return memory
+
+    def recall(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to a request, if it still holds."""
+        key = self._keys[json.dumps(request)] = self._key(request)
+        answer = None if key is None else self._cache.get(key, self._environment)
+        return answer if answer is not None and _is_whole(answer) else None
+
+    def keep(self, request: dict[str, Any], answer: dict[str, Any], began: float) -> None:
+        """Keep an answer, unless what it came from changed meanwhile."""
+        key = self._key(request)
+        if key is not None and key == self._keys.get(json.dumps(request)):
+            self._cache.put(key, answer, self._environment, began)
+
+    def _key(self, request: dict[str, Any]) -> str | None:
+        return self._surroundings.key(
+            request["entrypoint"], request["arguments"], request["wishes"], self._environment
+        )
 
 
 def _wishes(request: Request, options: SlurmOptions) -> dict[str, Any]:
@@ -123,48 +271,88 @@ def _check_single(request: Request, options: SlurmOptions) -> None:
             )
 
 
-def _ask(request: Request, wishes: dict[str, Any], host: Host) -> dict[str, Any]:
-    """Run the resolver in prime-rl's interpreter and sort out what it answers."""
+def _ask_all(
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
+) -> list[dict[str, Any] | MedarcError]:
+    """Ask prime-rl's interpreter, and once more for those behind one at which it ended."""
+    answers: list[dict[str, Any] | MedarcError] = []
+    while len(answers) < len(requests):
+        found, error = _ask(requests[len(answers) :], host, _counted_from(len(answers), progress))
+        answers += found
+        if error is not None:
+            # An interpreter that answers nothing will not do so for the next config either.
+            answers += [error] * (1 if found else len(requests) - len(answers))
+    return answers
+
+
+def _ask(
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
+) -> tuple[list[dict[str, Any]], HostBrokenError | None]:
+    """Run the resolver in prime-rl's interpreter.
+
+    Returns:
+        The answers in the order of the requests, as many as there are; and why there are no more.
+    """
     with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
-        question, answer_file = Path(folder, "request.json"), Path(folder, "answer.json")
-        question.write_text(
-            json.dumps(
-                {
-                    "entrypoint": request.entrypoint,
-                    "arguments": list(request.arguments),
-                    "fields": fields.__file__,
-                    "wishes": wishes,
-                }
-            ),
-            encoding="utf-8",
-        )
+        question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
+        question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
         argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
-        done = run(argv, env=environment_for(host), timeout=TIMEOUT)
-        if not (done.ok and answer_file.exists()):
-            what = "did not answer" if done.returncode == TIMED_OUT else "failed"
-            raise HostBrokenError(
-                f"prime-rl's interpreter {host.python} ({host.source}) {what}:\n{done.describe()}",
-                hint="`uv sync --all-extras` in prime-rl's checkout repairs its environment",
-            )
-        answer = _read_answer(answer_file, host)
-    _raise_for(answer, host)
-    return answer
+        done = _run_watched(argv, host, TIMEOUT + TIMEOUT_EACH * (len(requests) - 1), answer_file, progress)
+        answer_written = answer_file.exists()
+        lines = answer_file.read_bytes().splitlines(keepends=True) if answer_written else []
+    # An interpreter that was ended may have been writing a line.
+    whole = lines if done.ok else [line for line in lines if line.endswith(b"\n")]
+    answers = [_read_answer(line, host) for line in whole]
+    if len(answers) >= len(requests):
+        return answers, None
+    if done.ok and not answers and answer_written:
+        _read_answer(b"", host)
+    what = "did not answer" if done.returncode == TIMED_OUT else "failed"
+    return answers, HostBrokenError(
+        f"prime-rl's interpreter {host.python} ({host.source}) {what}:\n{done.describe()}",
+        hint="`uv sync --all-extras` in prime-rl's checkout repairs its environment",
+    )
 
 
-def _read_answer(path: Path, host: Host) -> dict[str, Any]:
+def _run_watched(
+    argv: Sequence[str], host: Host, timeout: float, answer_file: Path, progress: Callable[[int], None] | None
+) -> Completed:
+    """Run the resolver and tell how many answers there are meanwhile."""
+    environment = environment_for(host)
+    if progress is None:
+        return run(argv, env=environment, timeout=timeout)
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run, argv, env=environment, timeout=timeout)
+        while wait([future], timeout=0.1).not_done:
+            if answer_file.exists():
+                progress(answer_file.read_bytes().count(b"\n"))
+        return future.result()
+
+
+def _read_answer(line: bytes, host: Host) -> dict[str, Any]:
     """Read what the resolver wrote; whoever else answered is no prime-rl."""
     try:
-        answer: dict[str, Any] = json.loads(path.read_bytes())
-        if answer["kind"] == "resolved":
-            # Whoever can say these is the resolver.
-            _ = answer["document"]["output_dir"], answer["facts"]["train"], answer["shape"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        answer: dict[str, Any] = json.loads(line)
+        if answer["kind"] == "resolved" and not _is_whole(answer):
+            raise KeyError("document, facts or shape")  # noqa: TRY301 - caught below
+    except (ValueError, TypeError, KeyError) as error:
         raise HostBrokenError(
             f"prime-rl's interpreter {host.python} ({host.source}) gave no answer that can be read: "
             f"{type(error).__name__}: {error}",
             hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
         ) from None
     return answer
+
+
+def _is_whole(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer holds what only the resolver can say."""
+    try:
+        _ = answer["document"]["output_dir"], answer["facts"]["train"], answer["shape"], answer["warnings"]
+    except (TypeError, KeyError):
+        return False
+    return True
 
 
 def _raise_for(answer: dict[str, Any], host: Host) -> None:
@@ -232,9 +420,12 @@ def environment_for(host: Host, base: Mapping[str, str] = os.environ) -> dict[st
     return environment
 
 
-def _unchecked(
-    request: Request, options: SlurmOptions, wishes: dict[str, Any], host: Host | None, shape: fields.Shape
+def _merged(
+    question: Question, wishes: dict[str, Any], host: Host | None, shape: fields.Shape | None
 ) -> Resolved:
+    """Merge a config that nobody checks."""
+    request = question.request
+    shape = shape or fields.guess(read_files(request.arguments), request.entrypoint)
     document = merge(fields.spelled(request.arguments, request.entrypoint, shape))
     written = {name: document.pop(name, None) for name in shape.launcher_fields}
     names_share = fields.names_share(document, shape)
@@ -249,7 +440,7 @@ def _unchecked(
     }
     found["names_share"] = names_share
     answer = {"document": document, "facts": found, "shape": shape.name, "warnings": []}
-    return _resolved(request, options, answer, host, checked=False)
+    return _resolved(request, question.options, answer, host, checked=False)
 
 
 def _resolved(
@@ -259,6 +450,7 @@ def _resolved(
     host: Host | None,
     *,
     checked: bool = True,
+    cached: bool = False,
 ) -> Resolved:
     found = answer["facts"]
     shared = options.single_gpu and found["infer"] > 0
@@ -302,6 +494,7 @@ def _resolved(
         warnings=tuple(answer["warnings"]),
         host=host,
         ports=found.get("ports"),
+        cached=cached,
     )
     return with_memory(resolved, options, fixed=found["names_share"])
 

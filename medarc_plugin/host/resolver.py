@@ -1,18 +1,24 @@
-"""Resolve one config with prime-rl's own parser, in prime-rl's own interpreter.
+"""Resolve configs with prime-rl's own parser, in prime-rl's own interpreter.
 
-Standard library only, and run as a file: `PYTHON resolver.py REQUEST ANSWER`. The request is JSON with
-`entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of the package `fields`)
-and `wishes`. The answer is written as JSON to a file of its own, since interpreters and libraries print to
-standard output as they like. An exit code of 0 says that there is an answer, of whatever kind.
+Standard library only, and run as a file: `PYTHON resolver.py REQUESTS ANSWERS`. Each line of the first is a
+request as JSON, with `entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of
+the package `fields`) and `wishes`. For each a line is added to the other file, in the same order and as soon
+as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print to
+standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
+
+An answer that is a config comes with `read`: what it came from, beside the request. See `Recorder`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
+import os
 import sys
+import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,9 +30,33 @@ CLASSES = {
 }
 
 
+FIELDS = "_medarc_fields"
+"""What the package `fields` is called here."""
+
+PATHS = (str, bytes, os.PathLike)
+
+CLOSE = frozenset({"prime_rl", "verifiers", "pydantic_config", "pydantic"})
+"""Packages whose every file is looked at, wherever they are installed: a config is what they make of it."""
+
+RESTLESS = frozenset(
+    {
+        "socket.connect",
+        "socket.getaddrinfo",
+        "subprocess.Popen",
+        "os.posix_spawn",
+        "os.system",
+        "os.exec",
+        "os.fork",
+    }
+)
+"""What makes an answer good for once: it came from the network or from another program."""
+
+
 def load(path: str) -> ModuleType:
     """Import a package by the path of its `__init__.py`, under a name that nothing else has."""
-    name = "_medarc_fields"
+    name = FIELDS
+    if name in sys.modules:
+        return sys.modules[name]
     folder = [str(Path(path).parent)]
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folder)
     assert spec is not None and spec.loader is not None  # noqa: PT018, S101 - a path always gives both
@@ -62,7 +92,155 @@ def names_beside(model: Any, path: str) -> list[str]:  # noqa: ANN401 - a class 
     return found or sorted(model.model_fields)
 
 
-def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one return an outcome
+class Recorder:
+    """Notes what this process reads, so that an answer can be used again while all of that is the same.
+
+    Attributes:
+        importing: Whether prime-rl is being imported, and no config is resolved yet.
+        hindrance: Why no answer may be used again; empty when nothing speaks against it.
+    """
+
+    def __init__(self) -> None:
+        self.importing = True
+        self.hindrance = ""
+        self._early = frozenset(sys.modules)
+        self._variables: set[str] = set()
+        # Of this request, and of all: what one config made a library read, the next finds in memory.
+        self._paths: set[str] = set()
+        self._folders: set[str] = set()
+        self._all_paths: set[str] = set()
+        self._all_folders: set[str] = set()
+        given = {sysconfig.get_path("stdlib"), _folder(os.__file__)}
+        self._standard = tuple(
+            f"{path}{os.sep}" for path in given | {os.path.realpath(path) for path in given}
+        )
+
+    def start(self) -> None:
+        """Begin to look on: at what is opened and run, and at the environment."""
+        sys.addaudithook(self._audit)
+        os.environ.__class__ = watched(type(os.environ), self._variables.add, self._hinder)
+
+    def imported(self) -> None:
+        """prime-rl is imported; what is read from here on is a config's doing."""
+        if not self.importing:
+            return
+        self.importing = False
+        self._early = frozenset(sys.modules)
+        for name in ("stat", "lstat", "access"):
+            setattr(os, name, self._noting(getattr(os, name)))
+
+    def report(self, arguments: list[str]) -> dict[str, Any]:
+        """Say what an answer came from, beside the configs that it names.
+
+        Args:
+            arguments: The request's.
+
+        Returns:
+            `paths`, whose state matters; `folders`, whose names do; `variables`; and `hindrance`.
+        """
+        pairs = zip(["", *arguments], arguments)  # noqa: B905 - the one is longer
+        files = [
+            token if before == "@" else token.rpartition("@")[2]
+            for before, token in pairs
+            if is_file(before, token)
+        ]
+        self._all_paths |= self._paths - {os.path.abspath(file) for file in files}  # noqa: PTH100 - as noted
+        self._all_folders |= self._folders
+        self._paths.clear()
+        self._folders.clear()
+        modules = self._modules()
+        folders = {_folder(path) for path in modules} | self._all_folders | set(sys.path)
+        return {
+            "paths": sorted(modules | self._all_paths),
+            "folders": sorted(path for path in folders if path and not self._is_standard(path)),
+            "variables": sorted(self._variables),
+            "hindrance": self.hindrance,
+        }
+
+    def _modules(self) -> set[str]:
+        """Files of modules that are not known by the version of their package.
+
+        What lies in site-packages is known by the names there; but not what people edit in place or install
+        again without a new version, and not what a config's own environments are.
+        """
+        packages = tuple(f"{path}{os.sep}" for path in sys.path if path.endswith("-packages"))
+        found: set[str] = set()
+        for name, module in list(sys.modules.items()):
+            path = getattr(module, "__file__", None)
+            if not isinstance(path, str) or self._is_standard(path) or name.startswith(FIELDS):
+                continue
+            close = name.partition(".")[0] in CLOSE or name not in self._early
+            if close or not path.startswith(packages):
+                found.add(os.path.abspath(path))  # noqa: PTH100 - a link may be turned elsewhere
+        return found
+
+    def _is_standard(self, path: str) -> bool:
+        return f"{path}{os.sep}".startswith(self._standard) and "-packages" not in path
+
+    def _hinder(self, words: str) -> None:
+        if not self.importing:
+            self.hindrance = self.hindrance or words
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in RESTLESS:
+            self._hinder(f"resolving it calls {event}")
+        elif event == "open":
+            self._note(self._paths, arguments[0])
+        elif event in {"os.listdir", "os.scandir"}:
+            self._note(self._folders, arguments[0] or ".")
+
+    def _noting(self, function: Any) -> Any:  # noqa: ANN401 - of the module `os`
+        def noting(path: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as given
+            self._note(self._paths, path)
+            return function(path, *args, **options)
+
+        return noting
+
+    def _note(self, where: set[str], path: Any) -> None:  # noqa: ANN401 - a descriptor, or a path of any kind
+        if self.importing or not isinstance(path, PATHS):
+            return
+        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - pathlib would ask again
+        if not self._is_standard(name) and not name.endswith(".pyc"):
+            where.add(name)
+
+
+def is_file(before: str, token: str) -> bool:
+    """Whether a token may name a config file: `@ FILE`, `@FILE`, `--model=@FILE`."""
+    return before == "@" or (token != "@" and "@" in token)
+
+
+def watched(plain: Any, seen: Callable[[str], None], everything: Callable[[str], None]) -> Any:  # noqa: ANN401
+    """Derive a class of environment that tells what is looked up.
+
+    Args:
+        plain: The class of `os.environ`.
+        seen: Told each name.
+        everything: Told when all of it is read.
+    """
+
+    class Watched(plain):  # type: ignore[misc] # the class has no public name
+        def __getitem__(self, name: str) -> str:
+            seen(name)
+            found: str = super().__getitem__(name)
+            return found
+
+        def __contains__(self, name: object) -> bool:
+            seen(str(name))
+            return bool(super().__contains__(name))
+
+        def __iter__(self) -> Iterator[str]:
+            everything("the whole environment is read")
+            names: Iterator[str] = super().__iter__()
+            return names
+
+    return Watched
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(path)  # noqa: PTH120 - thousands of them
+
+
+def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
     """Answer a request; every expected failure is an answer too."""
     fields = load(request["fields"])
     entrypoint = request["entrypoint"]
@@ -74,6 +252,7 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
         return {"kind": "broken", "message": message, "missing": getattr(error, "name", None)}
+    recorder.imported()
 
     shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
     if shape is None:
@@ -94,8 +273,7 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
 
     # `cli` merges files and overrides and hands the result to the class: the one place where [slurm]
     # can be taken out and our fields set by prime-rl's own rules of precedence.
-    config_class.model_validate = validate_with_our_fields
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, replaced(config_class, validate_with_our_fields):
         warnings.simplefilter("always")
         try:
             config = cli(config_class, args=fields.spelled(request["arguments"], entrypoint, shape))
@@ -109,6 +287,20 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911 - one r
             return {"kind": "rejected", "message": f"{type(error).__name__}: {error}"}
 
     return describe(fields, config, entrypoint, shape, written, caught)
+
+
+@contextlib.contextmanager
+def replaced(config_class: Any, validate: Callable[..., Any]) -> Iterator[None]:  # noqa: ANN401 - prime-rl's
+    """Validate with a function of ours meanwhile; the next request finds the class as it was."""
+    own = vars(config_class).get("model_validate")
+    config_class.model_validate = validate
+    try:
+        yield
+    finally:
+        if own is None:
+            del config_class.model_validate
+        else:
+            config_class.model_validate = own
 
 
 def describe(
@@ -143,13 +335,26 @@ def describe(
 
 
 def main() -> None:
-    """Read the request, write the answer."""
-    request_path, answer_path = sys.argv[1:]
+    """Read the requests, write an answer to each."""
+    requests_path, answers_path = sys.argv[1:]
+    # prime-rl finds its modules as it does without us: none of those beside this file.
+    sys.path[:] = [path for path in sys.path if path != _folder(__file__)]
+    requests = Path(requests_path).read_text(encoding="utf-8").splitlines()
+    recorder = Recorder()
+    recorder.start()
+    with open(answers_path, "w", encoding="utf-8") as answers:  # noqa: PTH123 - before anything is imported
+        for line in requests:
+            answers.write(json.dumps(_answer(json.loads(line), recorder)) + "\n")
+            answers.flush()
+
+
+def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
     # What prime-rl sees is the command that the user typed, not this file.
-    request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     sys.argv = [request["entrypoint"], *request["arguments"]]
-    answer = resolve(request)
-    Path(answer_path).write_text(json.dumps(answer), encoding="utf-8")
+    answer = resolve(request, recorder)
+    if answer["kind"] == "resolved":
+        answer["read"] = recorder.report(request["arguments"])
+    return answer
 
 
 if __name__ == "__main__":

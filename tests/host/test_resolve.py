@@ -34,8 +34,9 @@ def host(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def prime_rl(host, monkeypatch):
-    """The host's interpreter, with the environment set for it."""
+def prime_rl(host, monkeypatch, tmp_path):
+    """The host's interpreter, with the environment set for it, and nothing resolved before."""
+    monkeypatch.setenv("MEDARC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PRIME_RL_DIR", str(host.checkout))
     monkeypatch.setenv("PRIME_RL_PYTHON", str(host.python))
     monkeypatch.delenv("MEDARC_BACKEND", raising=False)
@@ -298,3 +299,48 @@ def test_what_an_attempt_on_one_gpu_starts_is_accepted(prime_rl, shape, tmp_path
             "resume_step" if shape.resume.by_step else "step"
         ] == 4
         assert trainer["ckpt"]["interval"] == 2
+
+
+def test_a_config_that_prime_rl_knows_is_planned_without_it(host, prime_rl, shape, rl_toml, tmp_path):
+    first = plan(tmp_path, "rl", "@", rl_toml, "--train-gpus", "1", "--infer-gpus", "1")
+    before = (tmp_path / "runs/x/configs/rl.json").read_bytes()
+
+    second = plan(tmp_path, "rl", "@", rl_toml, "--train-gpus", "1", "--infer-gpus", "1")
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "from the cache" not in first.stderr
+    assert "from the cache" in second.stderr
+    assert (tmp_path / "runs/x/configs/rl.json").read_bytes() == before
+
+
+def test_each_of_several_configs_is_what_it_is_alone(host, shape, tmp_path):
+    requests = {
+        "a": ["@", str(example("rl", shape)), "--max-steps", "5"],
+        "refused": ["@", str(example("rl", shape)), "--no-such-key", "1"],
+        "b": ["@", str(example("rl", shape))],
+    }
+
+    def answers(named):
+        lines = [
+            json.dumps(
+                {
+                    "entrypoint": "rl",
+                    "arguments": argv,
+                    "fields": fields.__file__,
+                    "wishes": {"parent": "runs", "name": name},
+                }
+            )
+            for name, argv in named.items()
+        ]
+        (tmp_path / "requests").write_text("\n".join(lines))
+        argv = [host.python, resolver.__file__, tmp_path / "requests", tmp_path / "answers"]
+        subprocess.run(argv, check=True, capture_output=True)
+        found = [json.loads(line) for line in (tmp_path / "answers").read_text().splitlines()]
+        for answer in found:
+            answer.pop("read", None)
+        return found
+
+    together = answers(requests)
+
+    assert [answer["kind"] for answer in together] == ["resolved", "rejected", "resolved"]
+    assert together == [answer for name, argv in requests.items() for answer in answers({name: argv})]
