@@ -88,11 +88,16 @@ def find_commands(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def refuse_slurm(config: Any) -> None:
+    """Of prime-rl's own backend the dry run alone is played."""
+    if config.slurm is not None and not config.dry_run:
+        sys.exit("stand-in: prime-rl's own [slurm] backend is not played")
+
+
 def prepare(config: Any) -> None:
     """Name the run and guard its directory, as both entry points do."""
     refuse_unknown_switches()
-    if config.slurm is not None:
-        sys.exit("stand-in: prime-rl's own [slurm] backend is not played")
+    refuse_slurm(config)
     if config.deployment.type != "single_node":
         sys.exit("stand-in: only a single node is played")
     os.environ.setdefault(release.RUN_ID, os.urandom(16).hex())
@@ -101,6 +106,9 @@ def prepare(config: Any) -> None:
 
 
 def write_configs(config: Any, names: tuple[str, ...], own: str | None = None) -> None:
+    """Write parts of a config, and with a name for it the whole; for its own [slurm] the whole alone."""
+    if config.slurm is not None:
+        names, own = (), own or "rl"
     folder = get_config_dir(release.run_dir(config))
     folder.mkdir(parents=True, exist_ok=True)
     blocks = {name: getattr(config, name) for name in names}
