@@ -63,7 +63,7 @@ def prepare(request: Request) -> Prepared:
     """
     loaded = plugins.load()
     backend = loaded.backend(request.backend)
-    settled = settle_values(request.arguments, request.options)
+    settled = settle_values(request.arguments, request.options, rehearse=request.rehearse)
     host = find_host(request, settled)
     resolved = resolve(request, settled.options, host)
     _refuse_to_delete_what_goes_on(request, resolved)
@@ -123,12 +123,20 @@ def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str
     return submission
 
 
-def settle_values(arguments: tuple[str, ...], options: Mapping[str, Any]) -> Settled:
+REHEARSAL: Mapping[str, Any] = {"time": "5", "signal_time": 0}
+"""What a rehearsal asks for, whatever the run's own files say: a short allocation is given sooner, and the
+warning for a run's end would come at its start."""
+
+
+def settle_values(
+    arguments: tuple[str, ...], options: Mapping[str, Any], *, rehearse: bool = False
+) -> Settled:
     """Find out which option values hold: command line, then `[slurm]`, then `SBATCH_*`.
 
     Args:
         arguments: What is prime-rl's on the command line; its `@ FILE`s may have a `[slurm]` table.
         options: Values from the command line by field name.
+        rehearse: The job launches nothing.
 
     Raises:
         UsageError: A file cannot be read, or a value cannot be used.
@@ -137,6 +145,7 @@ def settle_values(arguments: tuple[str, ...], options: Mapping[str, Any]) -> Set
     return profiles.settle(
         [
             profiles.Layer(profiles.COMMAND_LINE, options),
+            profiles.Layer("--rehearse", REHEARSAL if rehearse else {}),
             profiles.table_layer(document.get("slurm")),
             profiles.environment_layer(os.environ),
         ]

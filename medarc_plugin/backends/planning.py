@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
+import socket
 import sys
 import uuid
 from dataclasses import asdict, replace
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import medarc_plugin
 from medarc_plugin import job
 from medarc_plugin.host import fields
+from medarc_plugin.job.hub import hub_home
 from medarc_plugin.job.memory import MemoryShareError, share_for
 from medarc_plugin.models import (
     Allocation,
@@ -147,7 +151,30 @@ def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
             TextFile(plan.files.job / path.name, path.read_text(encoding="utf-8"))
             for path in sorted(job_code().glob("*.py"))
         ),
+        *([] if (mark := _mark(plan)) is None else [TextFile(mark, MARK_TEXT)]),
     )
+
+
+MARK_TEXT = """\
+A rehearsal of medarc_plugin (--rehearse) looks for this file to see whether a node shares this folder with
+the host in its name. It can be deleted.
+"""
+
+
+def _mark(plan: JobPlan) -> Path | None:
+    """The mark that a rehearsal looks for in the hub's cache; `None` where none can be left."""
+    if not plan.launch.rehearse:
+        return None
+    home = hub_home({**os.environ, **plan.launch.environment})
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return home / f".medarc-{host}" if home.is_dir() and os.access(home, os.W_OK | os.X_OK) else None
+
+
+def _mark_document(plan: JobPlan) -> dict[str, str | None] | None:
+    if not plan.launch.rehearse:
+        return None
+    mark = _mark(plan)
+    return {"host": socket.gethostname(), "file": None if mark is None else str(mark)}
 
 
 def launch_document(plan: JobPlan) -> dict[str, Any]:
@@ -188,6 +215,7 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
         "environments": [name.replace("-", "_") for name in resolved.environments],
         "checked": resolved.checked,
         "rehearse": plan.launch.rehearse,
+        "mark": _mark_document(plan),
         "export": plan.options.export,
         "survive": {
             "requeue": plan.options.requeue,

@@ -1,6 +1,7 @@
 """Entry point: `python FOLDER LAUNCH_JSON`, where FOLDER is this one or a frozen copy of it.
 
-`python FOLDER export RUN` writes a run's weights instead of starting it.
+`python FOLDER export RUN` writes a run's weights instead of starting it, and `python FOLDER probe QUESTION`
+answers what a rehearsal asks of this interpreter.
 """
 
 import sys
@@ -14,5 +15,5 @@ if not __package__:
     sys.path[0] = str(folder.parent)
 
 arguments = sys.argv[1:]
-entry = "export" if arguments[:1] == ["export"] else "owner"
-sys.exit(import_module(f"{__package__ or folder.name}.{entry}").main(arguments[entry == "export" :]))
+entry = arguments[0] if arguments[:1] in (["export"], ["probe"]) else "owner"
+sys.exit(import_module(f"{__package__ or folder.name}.{entry}").main(arguments[entry != "owner" :]))

@@ -89,6 +89,7 @@ class Fields:
         orchestrator_folder: Folder below the run directory with the orchestrator's own files; empty for
             the run directory itself.
         run_id: Variables that name the run for Weights & Biases; `{}` in a value is the run's id.
+        rehearsal: What a rehearsal looks at, as `for_rehearsal` of the host's fields tells.
     """
 
     shape: str
@@ -97,6 +98,7 @@ class Fields:
     resume_by_step: bool
     orchestrator_folder: str
     run_id: Mapping[str, str]
+    rehearsal: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Launch:
         environments: Modules of the environments that the config names.
         checked: Whether prime-rl validated the config.
         rehearse: Run every check, launch nothing.
+        mark: What the submitting host left for a rehearsal: `host`, its name, and `file`, the mark in its
+            cache of the hub, where it could leave one.
         export: Write the last checkpoint's weights when the run has ended well.
         survive: How the run goes on after an end that is not its own.
     """
@@ -153,6 +157,7 @@ class Launch:
     environments: tuple[str, ...]
     checked: bool
     rehearse: bool
+    mark: Mapping[str, Any]
     export: bool
     survive: Survive
 
@@ -259,6 +264,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         environments=tuple(map(str, document["environments"])),
         checked=bool(document["checked"]),
         rehearse=bool(document["rehearse"]),
+        mark=dict(document.get("mark") or {}),
         export=bool(document.get("export", True)),
         survive=Survive(
             requeue=bool(survive["requeue"]),
@@ -279,6 +285,7 @@ def _fields(document: Mapping[str, Any]) -> Fields:
         resume_by_step=bool(resume["by_step"]),
         orchestrator_folder=str(document["orchestrator_folder"]),
         run_id={str(name): str(value) for name, value in document["run_id"].items()},
+        rehearsal=dict(document.get("rehearsal") or {}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from . import caches, failures, record, slurm, warm
 from .allocation import AllocationError, allocated_gpus
 from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, times, why_not_again
 from .checkpoints import ABANDONED, TORN, checkpoints_of
-from .checks import CHECKS, FAIL, Subject, read_config
+from .checks import CHECKS, FAIL, OK, Check, Subject, read_config
 from .child import (
     STOPS,
     StoppedError,
@@ -181,7 +182,7 @@ class Owner:
         """Leave the last state behind, unless it is another attempt's to write."""
         if self.watch is not None:
             self.watch.close()
-        elif self.attempt.reason not in (REHEARSED, FENCED):
+        elif self.attempt.reason != FENCED and not self.launch.rehearse:
             write_end(self.attempt, self.config, self.log)
 
     def run(self) -> int:
@@ -210,20 +211,46 @@ class Owner:
         for check in found:
             log.say(str(check))
         attempt.failed = [check for check in found if check.status == FAIL]
+        if launch.rehearse:
+            return self._rehearse(subject, variables)
         if attempt.failed:
             return self._refuse()
         self.config = dict(subject.config or {})
-        if launch.rehearse:
-            attempt.reason = REHEARSED
-            log.say("rehearsal: every check passed; the real run would start with")
-            if launch.gpus.shared:
-                server = record.attempt_folder(launch.run_dir, attempt.number) / "inference.json"
-                log.say(f"  {shlex.join(launch.server_command(server))}, and when it has its memory")
-            log.say(f"  {shlex.join(launch.command())}")
-            return 0
         if not self._may_start() or not self._make_caches(variables):
             return CHECKS_FAILED
         return self._launch_prime_rl(variables)
+
+    def _rehearse(self, subject: Subject, variables: dict[str, str]) -> int:
+        """Check what a launch finds out by itself too, and say whether it would start."""
+        # Nothing that a launch has to load.
+        from .rehearsal import Stage, rehearse
+
+        launch, attempt, log = self.launch, self.attempt, self.log
+        place = self._rehearse_caches(variables)
+        stage = Stage(subject, variables, attempt.number, self._give_sign)
+        for check in itertools.chain([place], rehearse(stage)):
+            log.say(str(check))
+            if check.status == FAIL:
+                attempt.failed.append(check)
+        if attempt.failed:
+            return self._refuse()
+        attempt.reason = REHEARSED
+        log.say("rehearsal: every check passed; the real run would start with")
+        if launch.gpus.shared:
+            server = record.attempt_folder(launch.run_dir, attempt.number) / "inference.json"
+            log.say(f"  {shlex.join(launch.server_command(server))}, and when it has its memory")
+        log.say(f"  {shlex.join(launch.command())}")
+        return 0
+
+    def _rehearse_caches(self, variables: dict[str, str]) -> Check:
+        """Make the caches of a launch, empty: what is imported writes into none of the user's."""
+        try:
+            self.caches = caches.make(self.given, None, self.launch.caches.kept)
+        except caches.CachesError as error:
+            return Check("caches", FAIL, str(error), error.hint)
+        self.guardian.watch_over(self.caches.root)
+        variables.update(self.caches.variables)
+        return Check("caches", OK, f"{self.caches.root} for this job alone")
 
     def _refuse(self) -> int:
         """Say in one line what is missing."""
@@ -751,6 +778,9 @@ class Owner:
         """Decide whether the job goes back to the queue, and say what becomes of it."""
         attempt, log = self.attempt, self.log
         if not self.given.get("SLURM_JOB_ID") or self.launch.entrypoint not in RESUMABLE:
+            return
+        if self.launch.rehearse:
+            log.say("the rehearsal was cut short: it says nothing about the run")
             return
         most = self.launch.survive.max_requeues
         if attempt.reason == REQUEUED:

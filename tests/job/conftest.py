@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from standin import make_checkout
+from standin import install_gpu_packages, make_checkout
 
 import medarc_plugin.job
 from medarc_plugin.host import fields
@@ -222,6 +222,23 @@ def run(tmp_path: Path, checkout: Path) -> Iterator[Run]:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.fixture(scope="session")
+def gpu_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prime-rl whose environment has what a run on GPUs imports."""
+    made = make_checkout(tmp_path_factory.mktemp("gpu-host") / "prime-rl")
+    install_gpu_packages(made)
+    return made
+
+
+@pytest.fixture
+def rehearsal(run: Run, gpu_checkout: Path) -> Run:
+    """A run that is to be rehearsed, and that would start."""
+    run.document["python"] = str(gpu_checkout / ".venv" / "bin" / "python")
+    run.document["rehearse"] = True
+    run.variables |= {"HF_HUB_OFFLINE": "1", "TMPDIR": str(run.run_dir.parent)}
+    return run
 
 
 @pytest.fixture

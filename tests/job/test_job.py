@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import medarc_plugin.job
+from medarc_plugin.host import fields
 
 ATTEMPT = {
     "attempt": 1,
@@ -251,8 +252,10 @@ def test_a_later_attempt_prefers_its_own_checkpoint(run: Any) -> None:
     assert "Resuming from step 8" in second.log, second.log
 
 
-def test_an_inference_server_is_never_resumed(run: Any) -> None:
-    run.document |= {"entrypoint": "inference", "rehearse": True}
+def test_an_inference_server_is_never_resumed(rehearsal: Any) -> None:
+    run = rehearsal
+    run.document |= {"entrypoint": "inference", "fields": fields.for_job("inference", fields.MAIN)}
+    Path(run.document["arguments"][1]).write_text("{}")
 
     finished = run.attempt(SLURM_RESTART_COUNT="2")
 
@@ -743,32 +746,6 @@ def test_an_unchecked_config_is_said_to_be_so(run: Any) -> None:
     ]
 
 
-# Rehearsals
-
-
-def test_a_rehearsal_starts_nothing(run: Any) -> None:
-    run.document["rehearse"] = True
-
-    finished = run.attempt()
-
-    assert finished.code == 0, finished.log
-    assert "rehearsal: every check passed" in finished.log
-    assert not Path(run.variables["STANDIN_REPORT"]).exists()
-    assert run.attempts()[0]["reason"] == "rehearsed"
-    assert run.outside_configs() == set()
-
-
-def test_a_rehearsal_of_what_would_not_start(run: Any) -> None:
-    run.document["rehearse"] = True
-    run.document["python"] = None
-
-    finished = run.attempt()
-
-    assert finished.code == 3
-    assert "the real run would not start; missing: prime-rl" in finished.log
-    assert run.attempts()[0]["reason"] == "checks-failed"
-
-
 # Secrets
 
 
@@ -838,14 +815,14 @@ def put(path: Path, text: str) -> Path:
 
 
 def test_a_torn_line_of_an_earlier_attempt_swallows_nothing(run: Any) -> None:
-    run.document["rehearse"] = True
+    run.document["python"] = None
     (run.folder / "attempts.jsonl").write_text('{"attempt": 1, "jo')
 
     run.attempt()
 
     lines = (run.folder / "attempts.jsonl").read_text().splitlines()
     assert lines[0] == '{"attempt": 1, "jo'
-    assert json.loads(lines[1])["reason"] == "rehearsed"
+    assert json.loads(lines[1])["reason"] == "checks-failed"
 
 
 # What the frozen code may need
@@ -865,7 +842,6 @@ def test_the_job_code_needs_the_standard_library_alone() -> None:
 
 
 def test_its_own_start_is_quick(run: Any) -> None:
-    run.document["rehearse"] = True
     run.document["python"] = None
     run.write()
     script = (

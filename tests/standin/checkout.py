@@ -97,6 +97,50 @@ def make_checkout(
     return path
 
 
+def install_gpu_packages(path: Path, **texts: str) -> None:
+    """Give a checkout's environment what a run on GPUs imports: torch, vLLM and FlashAttention 3.
+
+    Args:
+        path: the checkout.
+        texts: the source of a module that is to be another one.
+    """
+    (site_packages,) = (path / ".venv" / "lib").glob("*/site-packages")
+    for name, text in {**GPU_PACKAGES, **texts}.items():
+        _write(site_packages / name / "__init__.py", text)
+
+
+# As many GPUs as CUDA_VISIBLE_DEVICES names, all of them H200s.
+TORCH = """
+import os
+import types
+
+__version__ = "2.11.0"
+version = types.SimpleNamespace(cuda="13.0")
+cuda = types.SimpleNamespace(
+    device_count=lambda: len(list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))),
+    get_device_name=lambda index: "NVIDIA H200",
+    get_device_capability=lambda index=0: (9, 0),
+)
+
+
+class zeros:
+    def __init__(self, size, device):
+        self.size = size
+
+    def add_(self, number):
+        return self
+
+    def item(self):
+        return 1.0
+"""
+
+GPU_PACKAGES = {
+    "torch": TORCH,
+    "vllm": '__version__ = "0.26.0"\n',
+    "flash_attn_interface": '__version__ = "3.0.0"\n',
+}
+
+
 def _entries(name: str) -> set[Path]:
     """What a distribution put directly into its site-packages."""
     distribution = importlib.metadata.distribution(name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .main import MAIN
+from .rehearsal import for_rehearsal
 from .shape import Engine, Resume, Shape
 from .tables import (
     Document,
@@ -48,6 +49,7 @@ __all__ = [
     "engine_setting",
     "facts",
     "for_job",
+    "for_rehearsal",
     "get",
     "guess",
     "names_share",
@@ -448,7 +450,8 @@ def for_job(entrypoint: str, shape: Shape) -> Document:
     Returns:
         `shape`, the shape's name; `clean`, the switch that deletes a run directory; `resume`, the `paths`
         that say where a run goes on, the first of them for its launcher, and whether they hold a step
-        (`by_step`); `orchestrator_folder`; `run_id`, variables that carry the run's id.
+        (`by_step`); `orchestrator_folder`; `run_id`, variables that carry the run's id; `rehearsal`, as
+        `for_rehearsal` gives it.
     """
     return {
         "shape": shape.name,
@@ -456,4 +459,5 @@ def for_job(entrypoint: str, shape: Shape) -> Document:
         "resume": {"paths": [shape.resume.path, *shape.resume.copies], "by_step": shape.resume.by_step},
         "orchestrator_folder": shape.orchestrator_folder if entrypoint == "rl" else "",
         "run_id": dict(shape.run_id.get(entrypoint, {})),
+        "rehearsal": for_rehearsal(entrypoint, shape),
     }
