@@ -8,6 +8,7 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import ssl
 import urllib.error
@@ -230,6 +231,7 @@ def head(address: str, token: str = "", seconds: float = SECONDS) -> tuple[int, 
     Raises:
         OSError: There was none.
         ValueError: The address is none.
+        HTTPException: It is none, or what answered speaks no HTTP.
     """
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the user's own endpoint
     if token:
@@ -257,7 +259,7 @@ def _on_the_hub(hub: Hub, name: str, path: str, needed: str = "") -> Found:
     host = hub.endpoint.rpartition("//")[2]
     try:
         status, headers = head(f"{hub.endpoint}/{path}", hub.token)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return Found(
             False,

@@ -347,7 +347,10 @@ def _imported(name: str) -> tuple[Any, str]:
 def _words(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename[0] != "<"]
     text = str(getattr(error, "message", "") or error).strip() or "it gave no reason"
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    where = ""
+    # What prime-rl's parser refuses is no matter of the line that says so.
+    if len(frames) > 1 and not hasattr(error, "message"):
+        where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
     lines = text.splitlines()
     more = "\n" + "\n".join(lines[1:MOST_LINES]) if len(lines) > 1 else ""
     return f"{type(error).__name__}: {lines[0]}{where}{more}"

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 from standin import install_gpu_packages, make_checkout
 
+import medarc_plugin.job
+from medarc_plugin.host import fields
 from medarc_plugin.job.rehearsal import read_answer, values
+
+JOB_CODE = Path(medarc_plugin.job.__file__).parent
 
 
 def set_wandb(run: Any) -> None:
@@ -108,7 +113,9 @@ def test_a_launch_loads_none_of_its_code(rehearsal: Any) -> None:
     )
 
     assert "job.checks" in done.stderr
-    assert [line for line in done.stderr.splitlines() if line.endswith((".rehearsal", ".probe", ".hub"))] == []
+    assert [
+        line for line in done.stderr.splitlines() if line.endswith((".rehearsal", ".probe", ".hub"))
+    ] == []
 
 
 # A rehearsal of what would not
@@ -220,7 +227,7 @@ def test_a_config_that_the_prime_rl_of_the_job_refuses(rehearsal: Any) -> None:
 
     assert finished.code == 3
     assert "[FAIL] config by prime-rl: RLConfig refuses it" in finished.log
-    assert "max_steps" in finished.log
+    assert "--max-steps" in finished.log
 
 
 def test_an_environment_that_cannot_be_imported_is_more_than_found(rehearsal: Any, own_checkout: Any) -> None:
@@ -260,7 +267,11 @@ def test_an_import_that_takes_the_interpreter_with_it(
 
 def test_a_server_whose_port_is_taken(rehearsal: Any) -> None:
     rehearsal.document |= {"entrypoint": "inference", "environments": []}
-    rehearsal.document["fields"]["rehearsal"] |= {"server_port": "server.port", "wandb": [], "attention": None}
+    rehearsal.document["fields"]["rehearsal"] |= {
+        "server_port": "server.port",
+        "wandb": [],
+        "attention": None,
+    }
     with socket.create_server(("", 0)) as stranger:
         port = stranger.getsockname()[1]
         rehearsal.set_config(server={"port": port})
@@ -277,9 +288,7 @@ def test_no_place_for_caches(rehearsal: Any) -> None:
     assert "caches: " in finished.log
 
 
-def test_a_rehearsal_that_is_ended_does_not_come_again(
-    rehearsal: Any, own_checkout: Any, until: Any
-) -> None:
+def test_a_rehearsal_that_is_ended_does_not_come_again(rehearsal: Any, own_checkout: Any, until: Any) -> None:
     begun = rehearsal.run_dir.parent / "begun"
     own_checkout(broken=f"open({str(begun)!r}, 'w').close()\nimport time\ntime.sleep(600)\n")
     rehearsal.document["environments"] = ["broken"]
@@ -357,6 +366,38 @@ def test_wandb_without_a_key_is_told_how_to_get_one(rehearsal: Any, own_checkout
     assert "--auto-auth" in finished.log
 
 
+@pytest.mark.parametrize("login", ["variable", "netrc"])
+def test_wandb_with_a_key_is_asked_whether_it_answers(
+    rehearsal: Any, own_checkout: Any, tmp_path: Path, login: str
+) -> None:
+    own_checkout(wandb="")
+    set_wandb(rehearsal)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password k3y-0123456789\n")
+    netrc.chmod(0o600)
+    key = {"NETRC": str(netrc)} if login == "netrc" else {"WANDB_API_KEY": "k3y-0123456789"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        answering = threading.Thread(target=answer_once, args=(server,))
+        answering.start()
+        there = rehearsal.attempt(WANDB_BASE_URL=address, **key)
+        answering.join()
+    gone = rehearsal.attempt(WANDB_BASE_URL=address, **key)
+
+    assert there.code == 0, there.log
+    assert "[ ok ] W&B: 127.0.0.1 answers, and there is a key for it" in there.log
+    assert gone.code == 3
+    assert "[FAIL] W&B: 127.0.0.1 cannot be reached" in gone.log
+    assert "k3y-0123456789" not in there.log + gone.log
+
+
+def answer_once(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     ("variables", "why"),
     [
@@ -373,6 +414,29 @@ def test_wandb_that_is_not_to_be_used_is_not_asked(
 
     assert finished.code == 0, finished.log
     assert f"[skip] W&B: {why}" in finished.log
+
+
+# Models and data
+
+
+def test_models_and_data_sets_that_the_config_names(rehearsal: Any, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    source = {"env": {"taskset": {"id": "reverse-text", "dataset_name": "org/texts"}}}
+    rehearsal.set_config(
+        trainer={"model": {"name": str(model)}, "tokenizer": {"name": "org/tokenizer"}},
+        orchestrator={"train": {"source": [source]}},
+    )
+
+    finished = rehearsal.attempt(HF_HOME=str(tmp_path / "hub"))
+
+    assert finished.code == 3
+    assert f"[ ok ] model and data: model {model}: a folder" in finished.log
+    assert "[FAIL] model and data: tokenizer org/tokenizer: the cache" in finished.log
+    # The environment may bring it along under a name of its own.
+    assert "[warn] model and data: data set org/texts: the cache" in finished.log
 
 
 # Its parts
@@ -417,3 +481,21 @@ def test_values_of_a_config_by_path(path: str, found: list[Any]) -> None:
     document = {"a": {"b": 1, "none": "None"}, "list": [{"name": "x"}, {"name": "y", "other": None}]}
 
     assert values(document, path) == found
+
+
+# With real packages
+
+
+def test_a_real_torch_without_a_gpu_sees_none() -> None:
+    python = os.environ.get("MEDARC_TORCH_PYTHON")
+    if python is None:
+        pytest.skip("MEDARC_TORCH_PYTHON is not set: there is no torch to ask")
+    question = {"mark": "m1", "parts": ["GPUs in torch", "attention"], "gpus": 1, "attention": "auto"}
+    command = [python, str(JOB_CODE), "probe", json.dumps(question)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+
+    torch, attention = read_answer(question["parts"], "m1", done.stdout, "ended")
+    assert (torch.status, attention.status) == ("FAIL", "skip")
+    assert "sees 0 of 1 GPU(s)" in torch.text

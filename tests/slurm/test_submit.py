@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from standin import install_gpu_packages
 from standins.cluster import EXAMPLES, SCRIPTS, Cluster, eventually, log_in
 
 pytestmark = pytest.mark.slurm
@@ -208,16 +209,50 @@ def test_a_requeued_job_appends_to_its_log_and_goes_on(cluster, wait_for_job):
     assert [attempt["reason"] for attempt in submitted.attempts] == ["requeued", "finished"]
 
 
-def test_a_rehearsal_checks_everything_and_leaves_room_for_the_run(cluster, wait_for_job):
-    rehearsal = cluster.submit("rl", "--output-dir", "runs/x", *RL, "--rehearse")
+@pytest.fixture
+def model(cluster):
+    """A model that needs no hub."""
+    folder = cluster.folder / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_a_rehearsal_checks_everything_and_leaves_room_for_the_run(cluster, wait_for_job, model):
+    install_gpu_packages(Path(cluster.env["PRIME_RL_DIR"]))
+    asked = ("rl", "--output-dir", "runs/x", *RL, "--model.name", model, "--hf-hub-offline")
+    rehearsal = cluster.submit(*asked, "--rehearse")
     rehearsed = wait_for_job(rehearsal.job)
     launched = (cluster.folder / "report.json").exists()
-    real = cluster.submit("rl", "--output-dir", "runs/x", *RL)
+    real = cluster.submit(*asked)
     ended = wait_for_job(real.job)
 
-    assert rehearsed["JobState"] == "COMPLETED", rehearsal.log.read_text()
+    log = rehearsal.log.read_text()
+    assert (rehearsed["JobState"], rehearsed["TimeLimit"]) == ("COMPLETED", "00:05:00"), log
+    assert "[ ok ] GPUs in torch: torch 2.11.0 sees 2 of 2 wanted" in log
+    assert "[ ok ] config by prime-rl: RLConfig takes" in log
+    assert f"[ ok ] model and data: model {model}: a folder" in log
     assert not launched
     assert ended["JobState"] == "COMPLETED", real.log.read_text()
+    assert [attempt["reason"] for attempt in real.attempts] == ["rehearsed", "finished"]
+
+
+def test_a_rehearsal_of_what_would_not_start_fails(cluster, wait_for_job, model):
+    install_gpu_packages(Path(cluster.env["PRIME_RL_DIR"]), vllm="raise ImportError('libcudart.so.13')")
+    rehearsal = cluster.submit(
+        *("rl", "--output-dir", "runs/x", *RL, "--model.name", model / "else", "--hf-hub-offline"),
+        *("--rehearse", "--time", "7"),
+    )
+
+    ended = wait_for_job(rehearsal.job)
+
+    log = rehearsal.log.read_text()
+    assert (ended["JobState"], ended["ExitCode"], ended["TimeLimit"]) == ("FAILED", "3:0", "00:07:00"), log
+    assert "[FAIL] vLLM: vllm cannot be imported: ImportError: libcudart.so.13" in log
+    assert f"[FAIL] model and data: model {model / 'else'} is not there on this node" in log
+    assert re.search(r"the real run would not start; missing: .*model and data.*vLLM", log)
+    assert {path.name for path in rehearsal.run.iterdir()} == {"configs", "rl.sbatch", rehearsal.log.name}
 
 
 def test_without_prime_rl_the_job_says_what_is_missing(cluster, wait_for_job):
