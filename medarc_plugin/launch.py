@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import plugins, profiles, render, rundir
+from medarc_plugin.backends import planning
 from medarc_plugin.errors import PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
 from medarc_plugin.host.resolve import resolve
@@ -91,6 +92,7 @@ def write(prepared: Prepared) -> None:
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
         rundir.write(prepared.files)
+        planning.leave_mark(prepared.plan)
 
 
 def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str, str]) -> Submission:
@@ -112,6 +114,7 @@ def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str
         if _wants_clean(prepared):
             rundir.clean(prepared.plan.files)
         rundir.write(prepared.files)
+        planning.leave_mark(prepared.plan)
         prepared.plan.files.submission.unlink(missing_ok=True)
         submission = prepared.backend.submit(prepared.plan, secrets)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -151,7 +152,6 @@ def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
             TextFile(plan.files.job / path.name, path.read_text(encoding="utf-8"))
             for path in sorted(job_code().glob("*.py"))
         ),
-        *([] if (mark := _mark(plan)) is None else [TextFile(mark, MARK_TEXT)]),
     )
 
 
@@ -168,6 +168,14 @@ def _mark(plan: JobPlan) -> Path | None:
     home = hub_home({**os.environ, **plan.launch.environment})
     host = re.sub(r"[^\w.-]", "_", socket.gethostname())
     return home / f".medarc-{host}" if home.is_dir() and os.access(home, os.W_OK | os.X_OK) else None
+
+
+def leave_mark(plan: JobPlan) -> None:
+    """Leave the mark of this host for a rehearsal, outside of the run; do without where that fails."""
+    mark = _mark(plan)
+    if mark is not None:
+        with contextlib.suppress(OSError):
+            mark.write_text(MARK_TEXT, encoding="utf-8")
 
 
 def _mark_document(plan: JobPlan) -> dict[str, str | None] | None:

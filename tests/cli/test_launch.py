@@ -52,6 +52,50 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+# Rehearsals.
+
+
+def test_a_rehearsal_asks_for_a_short_allocation_whatever_the_run_asks_for(
+    cli: Run, run_dir: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1-00:00:00")
+
+    cli("rl", "--backend", "slurm", *RL, "--dry-run", "--rehearse")
+
+    assert directives(run_dir)["time"] == "5"
+    assert "signal" not in directives(run_dir)
+
+
+def test_a_rehearsal_takes_the_time_that_is_typed(cli: Run, run_dir: Path, host: Path) -> None:
+    cli("rl", "--backend", "slurm", *RL, "--dry-run", "--rehearse", "--time", "20")
+
+    assert directives(run_dir)["time"] == "20"
+
+
+def test_a_rehearsal_leaves_a_mark_where_the_hubs_cache_is(
+    cli: Run, run_dir: Path, host: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "hub"
+    home.mkdir()
+    cache = ("--hf-cache-dir", str(home))
+
+    cli("rl", "--backend", "slurm", *RL, "--dry-run", *cache)
+    without = files_in(home), json.loads((run_dir / LAUNCH / "launch.json").read_text())["mark"]
+    cli("rl", "--backend", "slurm", *RL, "--dry-run", "--rehearse", *cache)
+    mark = json.loads((run_dir / LAUNCH / "launch.json").read_text())["mark"]
+
+    assert without == ([], None)
+    assert [str(home / name) for name in files_in(home)] == [mark["file"]]
+    assert mark["host"] in Path(mark["file"]).read_text() or mark["host"] in mark["file"]
+
+
+def test_a_rehearsal_makes_no_cache_for_its_mark(cli: Run, run_dir: Path, host: Path, tmp_path: Path) -> None:
+    cli("rl", "--backend", "slurm", *RL, "--dry-run", "--rehearse", "--hf-cache-dir", str(tmp_path / "none"))
+
+    assert json.loads((run_dir / LAUNCH / "launch.json").read_text())["mark"]["file"] is None
+    assert not (tmp_path / "none").exists()
+
+
 # Dry runs.
 
 

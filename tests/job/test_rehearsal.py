@@ -267,11 +267,7 @@ def test_an_import_that_takes_the_interpreter_with_it(
 
 def test_a_server_whose_port_is_taken(rehearsal: Any) -> None:
     rehearsal.document |= {"entrypoint": "inference", "environments": []}
-    rehearsal.document["fields"]["rehearsal"] |= {
-        "server_port": "server.port",
-        "wandb": [],
-        "attention": None,
-    }
+    rehearsal.document["fields"] = fields.for_job("inference", fields.MAIN)
     with socket.create_server(("", 0)) as stranger:
         port = stranger.getsockname()[1]
         rehearsal.set_config(server={"port": port})
