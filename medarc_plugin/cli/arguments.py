@@ -41,7 +41,7 @@ PRIME_RL_FLAGS = {
 SWITCHES = {
     "--dry-run": "Write script and configs, show the plan and the sbatch command, submit nothing.",
     "--clean": "Delete what an earlier run left in the run directory.",
-    "--rehearse": "Submit a job that runs every check and launches nothing.",
+    "--rehearse": "Submit a job of 5 minutes that runs every check and launches nothing.",
     "--no-check": "Submit although prime-rl is not here to check the config.",
     "--no-cache": "Ask prime-rl, although it has resolved the very same config before.",
     "--sandbox": "Use the private SLURM in .slurm-sandbox (--sandbox=DIR: another), started when down.",

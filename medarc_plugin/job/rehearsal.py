@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .config import attempt_config, split_server
 from .environment import is_folder
 from .memory import MemoryShareError, gpu_mib, share_for
 from .ports import NoPortsError, is_free, take
+from .probe import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 SECONDS = 200.0
 """For all that is asked of prime-rl's interpreter; each part has less (`probe.PARTS`)."""
+
+LAST_SECONDS = 15.0
+"""Before the allocation's end, in which a rehearsal says what it found."""
 
 SECONDS_VARIABLE = "MEDARC_REHEARSAL_SECONDS"
 
@@ -110,13 +115,13 @@ def lease_ports(stage: Stage) -> tuple[Lease | None, Check | None]:
 def check_in_prime_rl(stage: Stage, lease: Lease | None) -> Iterator[Check]:
     """Ask prime-rl's interpreter."""
     launch, said = stage.subject.launch, stage.subject.prime_rl
+    if said is None or said.problem:
+        names = ", ".join(part for part, _, _ in PARTS)
+        yield Check("in prime-rl", SKIP, f"not asked, without its interpreter: {names}")
+        return
     question, skipped = make_question(stage, lease)
     for part, why in skipped.items():
         yield Check(part, SKIP, why)
-    if said is None or said.problem:
-        for part in question["parts"]:
-            yield Check(part, SKIP, "not asked, without prime-rl's interpreter")
-        return
     folder = launch.working_directory
     command = (str(launch.python), str(Path(__file__).parent), "probe", json.dumps(question))
     seconds = _patience(stage.variables)
@@ -136,10 +141,16 @@ def check_in_prime_rl(stage: Stage, lease: Lease | None) -> Iterator[Check]:
 
 
 def _patience(variables: Mapping[str, str]) -> float:
+    """Seconds to wait: what is left of the allocation at most, with time to say what was found."""
     try:
-        return float(variables.get(SECONDS_VARIABLE) or SECONDS)
+        seconds = float(variables.get(SECONDS_VARIABLE) or SECONDS)
     except ValueError:
-        return SECONDS
+        seconds = SECONDS
+    # https://slurm.schedmd.com/sbatch.html#OPT_SLURM_JOB_END_TIME
+    end = variables.get("SLURM_JOB_END_TIME", "")
+    if end.isascii() and end.isdigit():
+        seconds = min(seconds, max(float(end) - time.time() - LAST_SECONDS, LAST_SECONDS))
+    return seconds
 
 
 def read_answer(parts: Sequence[str], mark: str, output: str, how: str) -> Iterator[Check]:

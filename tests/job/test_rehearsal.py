@@ -15,7 +15,7 @@ from standin import install_gpu_packages, make_checkout
 
 import medarc_plugin.job
 from medarc_plugin.host import fields
-from medarc_plugin.job.rehearsal import read_answer, values
+from medarc_plugin.job.rehearsal import _patience, read_answer, values
 
 JOB_CODE = Path(medarc_plugin.job.__file__).parent
 
@@ -145,7 +145,7 @@ def test_without_prime_rl_its_interpreter_is_not_asked(rehearsal: Any) -> None:
 
     assert finished.code == 3
     assert "the real run would not start; missing: prime-rl" in finished.log
-    assert "[skip] GPUs in torch: not asked, without prime-rl's interpreter" in finished.log
+    assert "[skip] in prime-rl: not asked, without its interpreter: " in finished.log
 
 
 def test_a_missing_torch_is_named_with_the_interpreter(run: Any) -> None:
@@ -436,6 +436,15 @@ def test_models_and_data_sets_that_the_config_names(rehearsal: Any, tmp_path: Pa
 
 
 # Its parts
+
+
+def test_an_answer_is_waited_for_no_longer_than_the_allocation_lasts() -> None:
+    now = int(time.time())
+
+    assert _patience({}) == 200
+    assert _patience({"MEDARC_REHEARSAL_SECONDS": "7", "SLURM_JOB_END_TIME": str(now + 3600)}) == 7
+    assert _patience({"SLURM_JOB_END_TIME": str(now + 100)}) <= 85
+    assert _patience({"MEDARC_REHEARSAL_SECONDS": "long", "SLURM_JOB_END_TIME": str(now - 9)}) == 15
 
 
 def line(mark: str, **said: Any) -> str:

@@ -50,7 +50,10 @@ def for_rehearsal(entrypoint: str, shape: Shape) -> Document:
         return found
     return {
         **found,
-        "models": [f"{trainer}model.name", f"inference.{shape.engine.model}"],
+        # The one for all components is what a config says that nobody has resolved.
+        "models": list(
+            dict.fromkeys([f"{trainer}model.name", "model.name", f"inference.{shape.engine.model}"])
+        ),
         "tokenizers": [f"{trainer}tokenizer.name"],
         "data": [["data.name", "data.type"], ["val.data.name", "val.data.type"]]
         if entrypoint == "sft"
