@@ -4,8 +4,8 @@
 
 A config is equal when the plugin's dry run writes what prime-rl's own writes, in parts and (with its own
 `[slurm]`) as a whole, and prime-rl takes the plugin's again, as in a job; or both refuse it for one reason;
-or it is for several nodes, and the plugin says so. Ends with 1 when there is another. The seconds are those of
-each dry run with prime-rl imported already, ours with the start of our command. Environments that are not
+or it is for several nodes, and the plugin says so. Ends with 1 when there is another. The seconds are those
+of each dry run with prime-rl imported already, ours with the start of our command. Environments that are not
 installed have a stand-in that takes any field, for both sides.
 """
 

@@ -116,7 +116,8 @@ def write_configs(config: Any, names: tuple[str, ...], own: str | None = None) -
         blocks[own] = config
     for name, block in blocks.items():
         if block is not None:
-            text = json.dumps(dump_resolved_config(block), indent=2)
+            left_out = {"slurm", "dry_run", "clean", "clean_output_dir"} if config.slurm else None
+            text = json.dumps(dump_resolved_config(block, exclude=left_out), indent=2)
             (folder / f"{name}{release.CONFIG_SUFFIX}").write_text(text)
 
 
