@@ -64,9 +64,11 @@ def prepare(request: Request) -> Prepared:
     """
     loaded = plugins.load()
     backend = loaded.backend(request.backend)
+    read = merge.fingerprints(request.arguments)
     settled = settle_values(request.arguments, request.options, rehearse=request.rehearse)
     host = find_host(request, settled)
     resolved = resolve(request, settled.options, host)
+    _refuse_changed(read, request)
     _refuse_to_delete_what_goes_on(request, resolved)
     plan = backend.plan(resolved, settled.options, request)
     plan = _with_environment(plan, loaded)
@@ -188,6 +190,17 @@ def _stored_token() -> str | None:
         return None
     # No header and no environment could carry it.
     return token if token.isprintable() else None
+
+
+def _refuse_changed(read: Mapping[str, str | None], request: Request) -> None:
+    """Files are read here and by prime-rl: half of a run may not come from another version of one."""
+    now = merge.fingerprints(request.arguments)
+    changed = [name for name in read if read[name] != now[name]]
+    if changed:
+        raise UsageError(
+            f"{', '.join(changed)} changed while it was read",
+            hint="run the command again when nobody is writing to it",
+        )
 
 
 def _refuse_to_delete_what_goes_on(request: Request, resolved: Resolved) -> None:

@@ -109,7 +109,8 @@ def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> H
     if not os.access(python, os.X_OK) or python.is_dir():
         raise HostBrokenError(
             f"{source}: prime-rl's interpreter {python} is missing or cannot be run",
-            hint=f"`uv sync --all-extras` in {directory} makes it; PRIME_RL_PYTHON names another",
+            hint=f"`git submodule update --init` and `uv sync --all-extras` in {directory} make it; "
+            "PRIME_RL_PYTHON names another",
         )
     return Host(python, directory, source)
 

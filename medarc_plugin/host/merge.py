@@ -7,6 +7,7 @@ itself refuses.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,25 @@ def read_files(arguments: Sequence[str]) -> dict[str, Any]:
         elif before == "--slurm" and token.startswith("@"):
             files += [before, token, after] if token == "@" else [before, token]
     return _load(files)
+
+
+def fingerprints(arguments: Sequence[str]) -> dict[str, str | None]:
+    """Digest every file that a command line names behind an `@`; `None` for one that cannot be read.
+
+    Args:
+        arguments: What is prime-rl's on the command line.
+    """
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    names = [token[1:] or after for token, after in pairs if token.startswith("@")]
+    return {name: _digest(name) for name in names}
+
+
+def _digest(name: str) -> str | None:
+    try:
+        with open(name, "rb") as file:  # noqa: PTH123 - a name that is no path is an error like any other
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def merge(arguments: Sequence[str]) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from medarc_plugin.errors import (
     UnknownShapeError,
     UsageError,
 )
-from medarc_plugin.host import fields, resolver
+from medarc_plugin.host import diagnosis, fields, resolver
 from medarc_plugin.host.cache import Cache, Surroundings, folder_for
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
-from medarc_plugin.process import TIMED_OUT, run
+from medarc_plugin.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -307,11 +307,7 @@ def _ask(
         return answers, None
     if done.ok and not answers and answer_written:
         _read_answer(b"", host)
-    what = "did not answer" if done.returncode == TIMED_OUT else "failed"
-    return answers, HostBrokenError(
-        f"prime-rl's interpreter {host.python} ({host.source}) {what}:\n{done.describe()}",
-        hint="`uv sync --all-extras` in prime-rl's checkout repairs its environment",
-    )
+    return answers, diagnosis.of_failure(host, done)
 
 
 def _run_watched(
@@ -362,18 +358,9 @@ def _raise_for(answer: dict[str, Any], host: Host) -> None:
     if kind == "contradiction":
         raise UsageError(answer["message"], hint=answer["hint"])
     if kind == "missing-module":
-        raise HostBrokenError(
-            f"prime-rl's environment lacks the module {answer['missing']!r}: {answer['message']}",
-            hint="`uv sync --all-extras --all-packages` in prime-rl's checkout installs the environments "
-            f"that it ships; another one: `uv pip install --no-deps --python {host.python} FOLDER`",
-        )
+        raise diagnosis.of_environment(host, answer)
     if kind == "broken":
-        missing = answer.get("missing")
-        raise HostBrokenError(
-            f"prime-rl ({host.source}, {host.python}) cannot be imported:\n{answer['message'].strip()}",
-            hint=(f"its environment lacks {missing!r}: " if missing else "")
-            + "`uv sync --all-extras` in prime-rl's checkout repairs it",
-        )
+        raise diagnosis.of_import(host, answer)
     if kind == "unknown-shape":
         raise _unknown_shape(answer, host)
 

@@ -240,6 +240,18 @@ def _folder(path: str) -> str:
     return os.path.dirname(path)  # noqa: PTH120 - thousands of them
 
 
+def missing_module(error: Any) -> Any:  # noqa: ANN401 - an exception, and a name or none
+    """Name the module that an import did not find.
+
+    verifiers says in words which environment is missing, and raises that from the import's own error.
+    """
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name
+        error = error.__cause__
+    return None
+
+
 def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
     """Answer a request; every expected failure is an answer too."""
     fields = load(request["fields"])
@@ -251,7 +263,7 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-        return {"kind": "broken", "message": message, "missing": getattr(error, "name", None)}
+        return {"kind": "broken", "message": message, "missing": missing_module(error)}
     recorder.imported()
 
     shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
@@ -282,7 +294,7 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
         except fields.FieldError as error:
             return {"kind": "contradiction", "message": error.message, "hint": error.hint}
         except ModuleNotFoundError as error:
-            return {"kind": "missing-module", "message": str(error), "missing": error.name}
+            return {"kind": "missing-module", "message": str(error), "missing": missing_module(error)}
         except Exception as error:
             return {"kind": "rejected", "message": f"{type(error).__name__}: {error}"}
 

@@ -144,7 +144,9 @@ class Comparison:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("SLURM_", "SBATCH_", "MEDARC_", "PRIME_RL_", "PRL_", "WANDB_", "HF_"))
+            if not name.startswith(
+                ("SLURM_", "SBATCH_", "MEDARC_", "PRIME_RL_", "PRL_", "WANDB_", "HF_", "XDG_")
+            )
         }
         kept |= {"PYTHONPATH": str(environments), "NO_COLOR": "1", "COLUMNS": "200", "HOME": str(folder)}
         self._warm = Warm(folder / "warm", host.python, MODULES, kept)

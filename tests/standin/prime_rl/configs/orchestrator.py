@@ -49,7 +49,7 @@ class TasksetConfig(BaseConfig):
                 "package exporting its Taskset subclass via `__all__` — the built-in ones ship "
                 "with verifiers in the `verifiers.v1.tasksets` package; any other package must "
                 "already be installed."
-            )
+            ) from ModuleNotFoundError(f"No module named {module!r}", name=module)
         return self
 
 
