@@ -37,6 +37,11 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
             hint=f"`{shlex.quote(str(host.python))} -c 'import prime_rl.configs.rl'` should come back: what "
             "hangs in it may be a file system, or what its site-packages run at every start",
         )
+    if done.ok:
+        return HostBrokenError(
+            f"{where} gave no answer: `{show(done.argv)}` ended well and printed:\n{_printed(done)}",
+            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+        )
     wrong = wrong_version(host)
     return HostBrokenError(
         f"{where} {f'is {wrong}' if wrong else 'failed'}: `{show(done.argv)}` ended with exit code "

@@ -125,6 +125,15 @@ def test_one_that_hangs_is_ended_and_what_it_printed_is_shown(
     assert "-c 'import prime_rl.configs.rl'` should come back" in said
 
 
+def test_one_that_does_nothing_is_no_prime_rl(refused: Callable[..., str], prime_rl: Path) -> None:
+    be_python(prime_rl, "exit 0")
+
+    said = refused()
+
+    assert "gave no answer: " in said
+    assert "is it a Python?" in said
+
+
 def test_one_that_fails_is_shown_without_its_traceback(refused: Callable[..., str], prime_rl: Path) -> None:
     be_python(
         prime_rl,
