@@ -9,16 +9,16 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from medarc_plugin import plugins, profiles, render, rundir
 from medarc_plugin.backends import planning
-from medarc_plugin.errors import PreflightError, RunDirectoryError, UsageError
+from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
-from medarc_plugin.host.resolve import resolve
+from medarc_plugin.host.resolve import Question, resolve_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from medarc_plugin.models import (
         Backend,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         TextFile,
     )
     from medarc_plugin.profiles import Settled
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,87 @@ class Prepared:
     plugins: plugins.Plugins
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A run whose config prime-rl is still to resolve.
+
+    Attributes:
+        backend: The backend that will take it.
+        settled: The options and where they came from.
+        host: prime-rl.
+        read: Digests of the config files, by name.
+    """
+
+    backend: Backend
+    settled: Settled
+    host: Host | None
+    read: Mapping[str, str | None]
+
+
 def prepare(request: Request) -> Prepared:
     """Decide and render a run.
 
     Raises:
         MedarcError: Whatever stands in the way; nothing has been written then.
     """
+    (outcome,) = prepare_all([request])
+    if isinstance(outcome, MedarcError):
+        raise outcome
+    return outcome
+
+
+def prepare_all(
+    requests: Sequence[Request], progress: Callable[[int], None] | None = None
+) -> list[Prepared | MedarcError]:
+    """Decide and render several runs; prime-rl is asked for all of them at once.
+
+    Args:
+        requests: The runs.
+        progress: Told how many configs are resolved, now and then.
+
+    Returns:
+        What `prepare` returns or raises, for each request.
+
+    Raises:
+        PluginError: The plugins cannot be loaded.
+    """
     loaded = plugins.load()
+    begun = [_attempted(_settled, request, loaded) for request in requests]
+    going = {index: found for index, found in enumerate(begun) if not isinstance(found, MedarcError)}
+    questions = [
+        Question(requests[index], found.settled.options, found.host) for index, found in going.items()
+    ]
+    answers = dict(zip(going, resolve_all(questions, progress), strict=True))
+    outcomes: list[Prepared | MedarcError] = []
+    for index, (request, found) in enumerate(zip(requests, begun, strict=True)):
+        resolved = answers.get(index)
+        if isinstance(found, MedarcError):
+            outcomes.append(found)
+        elif isinstance(resolved, MedarcError):
+            outcomes.append(resolved)
+        elif resolved is not None:
+            outcomes.append(_attempted(_planned, request, found, resolved, loaded))
+    return outcomes
+
+
+def _attempted(step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | MedarcError:
+    """Take a step for one of several runs; what stands in its way is its own affair."""
+    try:
+        return step(*args, **options)
+    except MedarcError as error:
+        return error
+
+
+def _settled(request: Request, loaded: plugins.Plugins) -> Begun:
     backend = loaded.backend(request.backend)
     read = merge.fingerprints(request.arguments)
     settled = settle_values(request.arguments, request.options, rehearse=request.rehearse)
-    host = find_host(request, settled)
-    resolved = resolve(request, settled.options, host)
-    _refuse_changed(read, request)
+    return Begun(backend, settled, find_host(request, settled), read)
+
+
+def _planned(request: Request, begun: Begun, resolved: Resolved, loaded: plugins.Plugins) -> Prepared:
+    backend, settled = begun.backend, begun.settled
+    _refuse_changed(begun.read, request)
     _refuse_to_delete_what_goes_on(request, resolved)
     plan = backend.plan(resolved, settled.options, request)
     plan = _with_environment(plan, loaded)

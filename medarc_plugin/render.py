@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from medarc_plugin.process import NOT_FOUND, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
 """The built-in templates."""
@@ -36,15 +39,7 @@ def render(name: str, context: Mapping[str, Any], directories: Sequence[Path]) -
     """
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([str(path) for path in directories]),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - shell text, quoted by the filter below
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    environment = _environment(tuple(map(str, directories)))
     try:
         return environment.get_template(name).render(context)
     except jinja2.TemplateNotFound as error:
@@ -63,6 +58,23 @@ def render(name: str, context: Mapping[str, Any], directories: Sequence[Path]) -
         raise RenderError(f"template {name} cannot be read: {error}") from None
     except Exception as error:  # a template may call anything
         raise RenderError(f"template {name}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _environment(directories: tuple[str, ...]) -> jinja2.Environment:
+    """Make an environment, once: several runs in one call have the same templates."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(directories),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - shell text, quoted by the filter below
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    return environment
 
 
 def check_script(name: str, text: str) -> None:

@@ -25,7 +25,7 @@ VALUE_FLAGS = {
     "--backend": ("NAME", "Where the run goes: slurm, local, or what a plugin offers."),
     "--output-dir": (
         "DIR",
-        "The run directory itself. Unset: output_dir and run.name of the config.",
+        "The run directory. Unset: output_dir and run.name of the config. {stem}: the name of CONFIG.",
     ),
     "--gpus": ("N", "GPUs of an SFT or inference run."),
     "--train-gpus": ("N", "GPUs of the trainer."),
@@ -146,16 +146,17 @@ def _flag_in(token: str, spellings: Mapping[str, str]) -> tuple[str, str | None]
     return name, attached
 
 
-def request_from(
+def requests_from(
     entrypoint: Entrypoint, arguments: Sequence[str], *, default_backend: str, config_first: bool
-) -> Request:
-    """Turn a command line into a request.
+) -> tuple[Request, ...]:
+    """Turn a command line into requests: one for each bare config file, or one.
 
     Args:
         entrypoint: Which prime-rl command.
         arguments: The command line without the program's name.
         default_backend: Backend when `--backend` is not given.
-        config_first: Whether a bare first token is a config file, as for `medarc_slurm rl CONFIG`.
+        config_first: Whether bare first tokens are config files, as for `medarc_slurm rl CONFIG`: each is a
+            run of its own, and what else is prime-rl's is for all of them.
 
     Raises:
         UsageError: The command line cannot be used.
@@ -164,25 +165,58 @@ def request_from(
         if not token.isprintable() and any("\ud800" <= character <= "\udfff" for character in token):
             raise UsageError(f"an argument is not UTF-8 text: {token!a}")
     parsed = parse(arguments)
-    passed = list(parsed.passed)
-    if config_first:
-        if len(parsed.positional) > 1:
+    place = parsed.launch.get("--output-dir")
+    if not config_first:
+        if parsed.positional:
+            first = parsed.positional[0]
             raise UsageError(
-                f"one config at a time: {' '.join(parsed.positional)}",
-                hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
+                f"{first!r} is neither an option nor an override",
+                hint=f"a config file is given as `@ {first.lstrip('@')}`, with a space",
             )
-        passed = [part for path in parsed.positional for part in ("@", path)] + passed
-    elif parsed.positional:
-        first = parsed.positional[0]
-        raise UsageError(
-            f"{first!r} is neither an option nor an override",
-            hint=f"a config file is given as `@ {first.lstrip('@')}`, with a space",
-        )
-    if not passed and config_first:
+        return (_request(entrypoint, parsed, parsed.passed, default_backend, place),)
+    if not parsed.passed and not parsed.positional:
         raise UsageError(
             "which config? None is given",
             hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
         )
+    _check_places(parsed.positional, place)
+    return tuple(
+        _request(entrypoint, parsed, ["@", config, *parsed.passed], default_backend, _place_of(config, place))
+        for config in parsed.positional
+    ) or (_request(entrypoint, parsed, parsed.passed, default_backend, place),)
+
+
+STEM = "{stem}"
+"""In `--output-dir`: the config's name without its suffix."""
+
+
+def _place_of(config: str, place: str | None) -> str | None:
+    return None if place is None else place.replace(STEM, Path(config).stem)
+
+
+def _check_places(configs: Sequence[str], place: str | None) -> None:
+    """Several runs need a directory each."""
+    if len(configs) > 1 and STEM not in (place or ""):
+        raise UsageError(
+            f"{len(configs)} configs are as many runs, and each needs a directory of its own"
+            + (f": --output-dir {place} is one" if place else ""),
+            hint=f"--output-dir runs/{STEM}, where {STEM} is a config's name without its suffix; to merge "
+            f"files into one run: {configs[0]} @ {configs[1]}",
+        )
+    seen: dict[Path | None, str] = {}
+    for config in configs if len(configs) > 1 else ():
+        folder = _run_dir(_place_of(config, place))
+        if folder in seen:
+            raise UsageError(
+                f"{seen[folder]} and {config} would both run in {folder}",
+                hint="give the files different names, or launch them one by one",
+            )
+        seen[folder] = config
+
+
+def _request(
+    entrypoint: Entrypoint, parsed: Parsed, passed: Sequence[str], default_backend: str, place: str | None
+) -> Request:
     resume = _resumes(passed)
     if resume and "--clean" in parsed.switches:
         raise UsageError(
@@ -194,7 +228,7 @@ def request_from(
         arguments=tuple(passed),
         options=parsed.options,
         gpus=GpuRequest(*(_count(parsed, name) for name in ("--gpus", "--train-gpus", "--infer-gpus"))),
-        run_dir=_run_dir(parsed.launch.get("--output-dir")),
+        run_dir=_run_dir(place),
         dry_run="--dry-run" in parsed.switches,
         clean="--clean" in parsed.switches,
         resume=resume,

@@ -80,9 +80,14 @@ def run(entrypoint: Entrypoint, argv: Sequence[str], backend: str, usage: str, *
         return 0
     from dataclasses import replace
 
-    request = arguments.request_from(entrypoint, argv, default_backend=backend, config_first=config_first)
-    program = Path(sys.argv[0]).name
-    return carry_out(replace(request, command=(program, *sys.argv[1:])))
+    requests = arguments.requests_from(entrypoint, argv, default_backend=backend, config_first=config_first)
+    command = (Path(sys.argv[0]).name, *sys.argv[1:])
+    requests = tuple(replace(request, command=command) for request in requests)
+    if len(requests) == 1:
+        return carry_out(requests[0])
+    from medarc_plugin.cli import several
+
+    return several.carry_out_all(requests)
 
 
 def carry_out(request: Request) -> int:
@@ -97,7 +102,7 @@ def carry_out(request: Request) -> int:
     from medarc_plugin.slurm import gateway
 
     added = point_at_sandbox(request.sandbox) if request.sandbox is not None else {}
-    _warn_of_ignored_variables()
+    warn_of_ignored_variables()
     try:
         prepared = launch.prepare(request)
     except ConfigRejectedError:
@@ -188,7 +193,8 @@ def warn_of_near_misses(passed: Sequence[str]) -> None:
                 output.warn(f"{name} goes to prime-rl as an override of its config; did you mean {near[0]}?")
 
 
-def _warn_of_ignored_variables() -> None:
+def warn_of_ignored_variables() -> None:
+    """Name the variables of sbatch's that say what the run itself decides."""
     from medarc_plugin.profiles import ignored_variables
 
     ignored = ignored_variables(os.environ)

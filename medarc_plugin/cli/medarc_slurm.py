@@ -20,12 +20,12 @@ def main() -> None:
 
 
 def launch(entrypoint: Entrypoint, argv: list[str]) -> int:
-    """`medarc_slurm rl|sft|inference CONFIG ...`.
+    """`medarc_slurm rl|sft|inference CONFIG ...`, a run for each config.
 
     Returns:
         The exit code.
     """
-    usage = f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]"
+    usage = f"medarc_slurm {entrypoint} CONFIG... --output-dir DIR [OPTIONS] [OVERRIDES]"
     return entrypoints.run(entrypoint, argv, "slurm", usage, config_first=True)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from medarc_plugin.launch import Prepared
-    from medarc_plugin.models import JobPlan, Submission
+    from medarc_plugin.models import JobPlan, Resolved, Submission
 
 INTERRUPTED = 130
 
@@ -44,6 +44,13 @@ def warn(text: str) -> None:
     say(f"{_painted('warning:', '33')} {text}")
 
 
+def error(text: str, hint: str | None = None) -> None:
+    """Print what stopped something, and the way out."""
+    say(f"{_painted('error:', '31')} {text}")
+    if hint:
+        say(f"{_painted('hint:', '36')} {hint}")
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command and print what it raises on purpose, once.
 
@@ -54,15 +61,13 @@ def guarded(command: Callable[[], int]) -> int:
     try:
         os.getcwd()  # noqa: PTH109 - asks the kernel, and nothing else
     except OSError:
-        say(f"{_painted('error:', '31')} the current directory does not exist any more")
+        error("the current directory does not exist any more")
         return MedarcError.exit_code
     try:
         return command()
-    except MedarcError as error:
-        say(f"{_painted('error:', '31')} {error.message}")
-        if error.hint:
-            say(f"{_painted('hint:', '36')} {error.hint}")
-        return error.exit_code
+    except MedarcError as raised:
+        error(raised.message, raised.hint)
+        return raised.exit_code
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -193,14 +198,18 @@ def _survival_words(prepared: Prepared) -> str:
 
 def _config_words(prepared: Prepared) -> str:
     resolved = prepared.plan.resolved
+    return checked_words(resolved) + (", from the cache" if resolved.cached else "")
+
+
+def checked_words(resolved: Resolved) -> str:
+    """Say who checked a config."""
     if resolved.host is None:
         return "unchecked (no prime-rl here)"
     where = resolved.host.directory or resolved.host.python
     commit = f", commit {resolved.host.commit[:9]}" if resolved.host.commit else ""
     dirty = " with local changes" if resolved.host.dirty else ""
     state = "checked by prime-rl" if resolved.checked else "unchecked, for prime-rl"
-    cached = ", from the cache" if resolved.cached else ""
-    return f"{state} at {where}{commit}{dirty} ({resolved.host.source}){cached}"
+    return f"{state} at {where}{commit}{dirty} ({resolved.host.source})"
 
 
 def _painted(text: str, code: str) -> str:

@@ -364,8 +364,10 @@ def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
     # What prime-rl sees is the command that the user typed, not this file.
     sys.argv = [request["entrypoint"], *request["arguments"]]
     answer = resolve(request, recorder)
+    # Of a refusal too: what it read beside its own files may be remembered in this process.
+    read = recorder.report(request["arguments"])
     if answer["kind"] == "resolved":
-        answer["read"] = recorder.report(request["arguments"])
+        answer["read"] = read
     return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from medarc_plugin.cli.arguments import (
     help_text,
     option_flags,
     parse,
-    request_from,
+    requests_from,
 )
 from medarc_plugin.errors import UsageError
 from medarc_plugin.models import GpuRequest
@@ -51,7 +52,8 @@ OUR_GROUPS = st.one_of(
 
 
 def request(*argv: str, config_first: bool = False) -> Request:
-    return request_from("rl", argv, default_backend="slurm", config_first=config_first)
+    (found,) = requests_from("rl", argv, default_backend="slurm", config_first=config_first)
+    return found
 
 
 @given(st.lists(st.tuples(st.booleans(), OUR_GROUPS, THEIRS)), REST)
@@ -221,12 +223,53 @@ def test_a_bare_word_gets_the_way_to_name_a_config(token: str) -> None:
     assert caught.value.hint == "a config file is given as `@ rl.toml`, with a space"
 
 
+def test_medarc_slurm_takes_a_config() -> None:
+    with pytest.raises(UsageError, match="which config"):
+        request(config_first=True)
+
+
+def requests(*argv: str) -> tuple[Request, ...]:
+    return requests_from("rl", argv, default_backend="slurm", config_first=True)
+
+
+def test_several_configs_are_runs_of_their_own(work: Path) -> None:
+    found = requests(
+        "a.toml", "c/b.v2.json", "--output-dir", "runs/{stem}", "@", "more.toml", "--max-steps", "5"
+    )
+
+    more = ("@", "more.toml", "--max-steps", "5")
+    assert [one.arguments for one in found] == [("@", "a.toml", *more), ("@", "c/b.v2.json", *more)]
+    assert [one.run_dir for one in found] == [work / "runs/a", work / "runs/b.v2"]
+
+
+def test_one_config_may_name_its_directory_too(work: Path) -> None:
+    (found,) = requests("c/a.toml", "--output-dir", "runs/{stem}-1")
+
+    assert found.run_dir == work / "runs/a-1"
+
+
 @pytest.mark.parametrize(
-    ("argv", "message"), [(("a", "b"), "one config at a time: a b"), ((), "which config")]
+    ("argv", "message"),
+    [
+        (("a.toml", "b.toml"), "2 configs are as many runs, and each needs a directory of its own"),
+        (("a.toml", "b.toml", "--output-dir", "runs/x"), "of its own: --output-dir runs/x is one"),
+        (("a.toml", "c/a.json", "--output-dir", "runs/{stem}"), "a.toml and c/a.json would both run in /"),
+        (("a.toml", "b.toml", "--output-dir", "{stem}/../x"), "a.toml and b.toml would both run in /"),
+    ],
 )
-def test_medarc_slurm_takes_exactly_one_config(argv: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        request(*argv, config_first=True)
+def test_several_configs_need_directories_of_their_own(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        requests(*argv)
+
+
+def test_files_behind_at_signs_are_one_run() -> None:
+    argv = ("@", "a.toml", "@", "b.toml", "--output-dir", "runs/{stem}")
+
+    found = request(*argv)
+
+    assert found.arguments == argv[:4]
+    assert found.run_dir is not None
+    assert found.run_dir.name == "{stem}"
 
 
 @pytest.mark.parametrize("token", ["--resume", "--resume.step", "--resume=true"])

@@ -116,10 +116,10 @@ def test_a_table_agrees_with_the_options(path, name, table):
 def test_a_documented_launch_parses_and_its_config_is_there(entrypoint, argv, config_first):
     if "--help" in argv:
         return
-    request = arguments.request_from(entrypoint, argv, default_backend="slurm", config_first=config_first)
+    requests = arguments.requests_from(entrypoint, argv, default_backend="slurm", config_first=config_first)
 
-    files = [after for before, after in itertools.pairwise(request.arguments) if before == "@"]
-    for file in files:
+    pairs = itertools.chain.from_iterable(itertools.pairwise(request.arguments) for request in requests)
+    for file in [after for before, after in pairs if before == "@"]:
         assert not file.startswith("examples/") or (ROOT / file).is_file()
 
 
