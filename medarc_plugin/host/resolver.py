@@ -116,8 +116,7 @@ class Recorder:
         )
 
     def start(self) -> None:
-        """Begin to look on: at what is opened and run, and at the environment."""
-        sys.addaudithook(self._audit)
+        """Begin with the environment: imports read it too, while their files are told by the modules."""
         os.environ.__class__ = watched(type(os.environ), self._variables.add, self._hinder)
 
     def imported(self) -> None:
@@ -126,6 +125,8 @@ class Recorder:
             return
         self.importing = False
         self._early = frozenset(sys.modules)
+        # No sooner: a hook costs at each of the many events of an import.
+        sys.addaudithook(self._audit)
         for name in ("stat", "lstat", "access"):
             setattr(os, name, self._noting(getattr(os, name)))
 
