@@ -240,10 +240,10 @@ def test_a_config_that_changes_while_it_is_read(
     refused: Callable[..., str], prime_rl: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def resolve_and_change(*arguments: Any) -> Any:
-        found = resolve.resolve(*arguments)
+        found = resolve.resolve_all(*arguments)
         (work / "run.toml").write_text(RL)
         return found
 
-    monkeypatch.setattr(launch, "resolve", resolve_and_change)
+    monkeypatch.setattr(launch, "resolve_all", resolve_and_change)
 
     assert "run.toml changed while it was read" in refused()
