@@ -121,7 +121,7 @@ class Data:
         seed: What everything is drawn from.
     """
 
-    sft_rows: int = 50_000
+    sft_rows: int = 100_000
     rl_rows: int = 5_000
     held_out_rows: int = 500
     reversed_share: float = 0.3
