@@ -14,10 +14,10 @@ from gpu_proof.place import read_json
 
 SHOWN = {
     stages.ONE: "one GPU",
-    stages.NEIGHBOUR: "one GPU, again",
     stages.TWO: "two GPUs",
     stages.REQUEUED: "one GPU, requeued and trainer killed",
-    stages.BY_HAND: "prime-rl's own rl",
+    stages.PACE_PLUGIN: "one GPU, beside prime-rl's own",
+    stages.PACE_BY_HAND: "prime-rl's own rl",
 }
 
 
@@ -25,6 +25,8 @@ def main() -> None:
     """Draw what there is."""
     work, picture = map(Path, sys.argv[1:])
     found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
+    pair = found[stages.PACE]
+    found |= {stages.PACE_PLUGIN: pair.get("plugin", {}), stages.PACE_BY_HAND: pair.get("by_hand", {})}
     draw(found, picture)
 
 

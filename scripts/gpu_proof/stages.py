@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SFT = "tiny-sft"
-ONE, TWO, REQUEUED, NEIGHBOUR = "rl-one", "rl-two", "rl-requeued", "rl-neighbour"
+ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
 BY_HAND, FIXED_PORTS = "by-hand", ("fixed-ports-1", "fixed-ports-2")
+PACE, PACE_PLUGIN, PACE_BY_HAND = "pace", "pace-plugin", "pace-by-hand"
+
+SHORT = 12
+"""Steps of a run that is made for its start alone."""
+
+PACED = 25
+"""Steps of the runs whose pace is compared."""
 
 RESUME_AFTER = 5
 KILL_AFTER = 10
@@ -86,13 +93,6 @@ def rl_one(place: Place) -> dict[str, Any]:
     if job is None or jobs.is_over(job):  # submitted by a proof that was stopped
         job = submit_rl_one(place, None)
     (place.work / f"{ONE}.json").unlink()
-    jobs.follow_to_success(place, job)
-    return told(place, job)
-
-
-def rl_neighbour(place: Place) -> dict[str, Any]:
-    """The same at the same time on the other GPU of the node."""
-    job = jobs.submit(place, NEIGHBOUR, "rl", rl_arguments("--single-gpu"), NEIGHBOUR)
     jobs.follow_to_success(place, job)
     return told(place, job)
 
@@ -185,15 +185,45 @@ def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], d
 
 
 def by_hand(place: Place) -> dict[str, Any]:
-    """prime-rl's own `rl`, with the config that the one-GPU run had and prime-rl's own ports."""
-    job = submit_by_hand(place, BY_HAND)
-    state = jobs.follow(place, job)
+    """prime-rl's own `rl`, the one-GPU run's config with prime-rl's own ports, nothing compiled before."""
+    job = submit_by_hand(place, BY_HAND, SHORT)
+    return told_by_hand(place, job)
+
+
+def pace(place: Place) -> dict[str, Any]:
+    """The plugin's run and prime-rl's own at the same time, a GPU each, with what was compiled before.
+
+    Side by side, so that both have the same machine: a step waits for answers, which are made by processes on
+    all of its CPUs.
+    """
+    theirs = submit_by_hand(place, PACE_BY_HAND, PACED)
+    shape = ("--single-gpu", "--max-steps", str(PACED))
+    ours = jobs.submit(place, PACE, "rl", rl_arguments(*shape), PACE_PLUGIN)
+    try:
+        jobs.follow_to_success(place, ours)
+    except StageError:
+        jobs.cancel(theirs)
+        raise
+    found = {"plugin": told(place, ours), "by_hand": told_by_hand(place, theirs)}
+    seconds = [found[name]["step_seconds"] for name in ("plugin", "by_hand")]
+    return found | {
+        f"ratio_of_{key}s": round(seconds[0][key] / seconds[1][key], 3) for key in ("median", "sum")
+    }
+
+
+def told_by_hand(place: Place, job: jobs.Job) -> dict[str, Any]:
+    """Wait for prime-rl's own run; what its records tell.
+
+    Raises:
+        StageError: It did not end well.
+    """
+    state, name = jobs.follow(place, job), job.run_dir.name
     if state != "COMPLETED":
-        raise StageError(f"prime-rl's own run ended {state}; see {place.work}/by-hand/{BY_HAND}.log")
+        raise StageError(f"prime-rl's own run ended {state}; see {place.work}/by-hand/{name}.log")
     return {
         "job": job.job_id,
         "step_seconds": moments.step_seconds(job.run_dir),
-        "timeline": hand_timeline(place, job, BY_HAND),
+        "timeline": hand_timeline(place, job, name),
         "rewards": moments.rewards(job.run_dir),
     }
 
@@ -231,12 +261,21 @@ def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | N
     return moments.timeline(logs, jobs.started_at(job))
 
 
-def submit_by_hand(place: Place, name: str) -> jobs.Job:
-    """Write and submit what a person would, for one GPU that both components share."""
+def submit_by_hand(place: Place, name: str, steps: int | None = None) -> jobs.Job:
+    """Write and submit what a person would, for one GPU that both components share.
+
+    Args:
+        place: The proof.
+        name: The run's name.
+        steps: Steps to make; as many as the one-GPU run unless given.
+    """
     configs = place.run_dir(ONE) / "configs"
     config = read_json(configs / "rl.json")
     served = read_json(configs / "attempts" / "1" / "inference.json")
     config["inference"]["vllm"]["gpu_memory_utilization"] = served["vllm"]["gpu_memory_utilization"]
+    if steps is not None:
+        for part in (config, config["trainer"], config["orchestrator"]):
+            part["max_steps"] = steps
     file = place.work / "by-hand" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     # The resolved config names its run directory in every component's part.
@@ -297,15 +336,12 @@ STAGES = (
     Stage("tiny", "model and data are made", make_tiny, seconds=30),
     Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=90),
     Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 80),
-    Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=240),
-    Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=420),
-    Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=240),
+    Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=280),
+    Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=430),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 80),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 80),
+    Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=180),
     Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 30),
-    Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
-    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=190),
-    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
     Stage(
         f"eval-{REQUEUED}",
         "reward after the interrupted RL",
@@ -314,14 +350,10 @@ STAGES = (
         gpus=1,
         seconds=80,
     ),
-    Stage(
-        NEIGHBOUR,
-        "RL again, with what the first one compiled",
-        rl_neighbour,
-        (ONE,),
-        gpus=1,
-        seconds=220,
-    ),
+    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=230),
+    Stage(PACE, "the plugin's rl and prime-rl's own, side by side", pace, (ONE,), gpus=2, seconds=220),
+    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
+    Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )
 """In the order in which they are begun when time and GPUs allow."""
 

@@ -21,14 +21,18 @@ EVALUATED = {
 }
 RUNS = {
     stages.ONE: "plugin, cold",
-    stages.NEIGHBOUR: "plugin, warm",
-    stages.BY_HAND: "prime-rl's own `rl`",
+    stages.BY_HAND: "prime-rl's own `rl`, cold",
+    stages.PACE_PLUGIN: "plugin, warm",
+    stages.PACE_BY_HAND: "prime-rl's own `rl`, warm",
 }
+"""By what had been compiled before; the last two ran side by side."""
 
 
 def render(place: Place) -> str:
     """Write what was seen as Markdown; what was not seen is there too."""
     found = {stage.name: (read_json(place.result(stage.name)) or {}).get("found") for stage in stages.STAGES}
+    pair = found.get(stages.PACE) or {}
+    found |= {stages.PACE_PLUGIN: pair.get("plugin"), stages.PACE_BY_HAND: pair.get("by_hand")}
     parts = [machine(place), rewards(found), starts(found), steps(found), memory(found)]
     return "\n".join([*parts, others(found), seen(place)])
 
@@ -79,13 +83,21 @@ def steps(found: dict[str, Any]) -> str:
         told = (found.get(name) or {}).get("step_seconds")
         if told:
             cells = (told.get("median"), told.get("wait_for_batch"), told.get("forward_backward"))
-            lines.append(f"| {name} | {told['steps']} | {' | '.join(map(str, cells))} |")
+            title = RUNS.get(name, name)
+            lines.append(f"| {title} | {told['steps']} | {' | '.join(map(str, cells))} |")
+    pair = found.get(stages.PACE)
+    if pair:
+        lines.append("")
+        lines.append(
+            f"Side by side, the plugin's steps took {pair['ratio_of_sums']} times as long as those of "
+            f"prime-rl's own (medians: {pair['ratio_of_medians']})."
+        )
     return "\n".join([*lines, ""])
 
 
 def memory(found: dict[str, Any]) -> str:
     """Memory of the GPUs, planned and used."""
-    told = [(name, found[name]) for name in (stages.ONE, stages.NEIGHBOUR, stages.TWO) if found.get(name)]
+    told = [(name, found[name]) for name in (stages.ONE, stages.PACE_PLUGIN, stages.TWO) if found.get(name)]
     lines = ["## Memory", ""]
     lines += [f"- {name}: {it['memory']}, trainer {it['trainer_peak_memory_gib']} GiB" for name, it in told]
     return "\n".join([*lines, ""])
@@ -94,7 +106,7 @@ def memory(found: dict[str, Any]) -> str:
 def others(found: dict[str, Any]) -> str:
     """Everything else in a line each."""
     lines = ["## Else", ""]
-    for name in (stages.ONE, stages.TWO, stages.REQUEUED, stages.NEIGHBOUR, stages.BY_HAND):
+    for name in (stages.ONE, stages.TWO, stages.REQUEUED, stages.PACE_PLUGIN, stages.PACE_BY_HAND):
         told = found.get(name)
         if told and told.get("rewards"):
             last = [reward for _, reward in told["rewards"][-3:]]

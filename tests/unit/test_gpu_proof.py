@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 from gpu_proof import __main__ as proof
-from gpu_proof import moments, rewards, stages, table
+from gpu_proof import jobs, moments, rewards, stages, table
 from gpu_proof.place import OutOfTimeError, Place, StageError, call
 from gpu_proof.stages import Stage
 
@@ -175,3 +175,50 @@ def test_the_table_names_what_was_not_seen(place):
     assert "| tiny-sft | SFT on one GPU | FAILED: StageError: job 3 ended FAILED |" in text
     assert "| rl-two | RL on two GPUs | NOT SEEN |" in text
     assert "| after SFT | not seen | not seen |" in text
+
+
+def run_of(median, total):
+    return {
+        "step_seconds": {"steps": 24, "median": median, "sum": total},
+        "timeline": {"first step of the trainer": 91.0},
+        "memory": {},
+        "trainer_peak_memory_gib": 0.3,
+    }
+
+
+def test_the_table_compares_the_runs_that_were_side_by_side(place):
+    found = {
+        "plugin": run_of(4.0, 100.0),
+        "by_hand": run_of(5.0, 120.0),
+        "ratio_of_medians": 0.8,
+        "ratio_of_sums": 0.833,
+    }
+    place.result("pace").write_text(json.dumps({"seconds": 1, "found": found}))
+
+    text = table.render(place)
+
+    assert "0.833 times as long as those of prime-rl's own (medians: 0.8)" in text
+    assert "| first step of the trainer | 91 | 91 |" in text
+    assert "| prime-rl's own `rl`, warm | 24 | 5.0 | None | None |" in text
+
+
+def test_a_run_by_hand_may_be_cut_short_in_every_part(place, monkeypatch):
+    configs = place.run_dir(stages.ONE) / "configs"
+    (configs / "attempts" / "1").mkdir(parents=True)
+    vllm = {"gpu_memory_utilization": 0.3}
+    parts = {"trainer": {"max_steps": 40}, "orchestrator": {"max_steps": 40}, "inference": {"vllm": {}}}
+    (configs / "rl.json").write_text(
+        json.dumps({"max_steps": 40, **parts, "at": str(place.run_dir(stages.ONE))})
+    )
+    (configs / "attempts" / "1" / "inference.json").write_text(json.dumps({"vllm": vllm}))
+    monkeypatch.setattr(jobs, "submit_by_hand", lambda *arguments: arguments)
+
+    _, _, script, _ = stages.submit_by_hand(place, "pace-by-hand", 25)
+
+    written = json.loads((place.work / "by-hand" / "pace-by-hand.json").read_text())
+    assert [written["max_steps"], *(written[part]["max_steps"] for part in ("trainer", "orchestrator"))] == [
+        25
+    ] * 3
+    assert written["inference"]["vllm"] == vllm
+    assert written["at"] == str(place.run_dir("pace-by-hand"))
+    assert "pace-by-hand.json" in script
