@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from medarc_plugin import hookspecs, preflight
+from medarc_plugin import hookspecs, index, preflight
 from medarc_plugin.backends import environment, local, slurm
 from medarc_plugin.errors import MedarcError, PluginError, UsageError
 from medarc_plugin.models import JobState, Problem
@@ -36,6 +36,7 @@ BUILT_IN = {
     "local": local,
     "environment": environment,
     "preflight": preflight,
+    "index": index,
 }
 """Name and module of what ships with the package."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medarc_plugin.errors import SlurmError, SubmissionError
@@ -17,7 +18,6 @@ from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 SUBMIT_TIMEOUT = 120.0
 """Seconds for sbatch. A controller that is down is given up on after 9 s by sbatch itself."""
@@ -216,6 +216,17 @@ def job_with_token(token: str, cluster: Cluster = HERE) -> JobState:
         if token in comment:
             return JobState(state, job_id=job_id)
     return JobState(GONE)
+
+
+def script_of(job_id: str, cluster: Cluster = HERE) -> Path | None:
+    """Say which script a job runs; `None` when SLURM does not know the job, or cannot be asked."""
+    done = run(
+        ["scontrol", *cluster.option, "-o", "show", "job", job_id],
+        env=cluster.environment,
+        timeout=QUERY_TIMEOUT,
+    )
+    command = _fields(done.stdout).get("Command", "") if done.ok else ""
+    return Path(command) if command.startswith("/") else None
 
 
 def cancel(job_id: str, cluster: Cluster = HERE) -> None:

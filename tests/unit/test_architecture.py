@@ -20,11 +20,11 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
-    {"launch", "export"},
+    {"launch", "export", "runs"},
     {"plugins"},
     {"backends", "preflight", "sandbox"},
-    {"host", "slurm", "render", "profiles", "rundir"},
-    {"options", "hookspecs", "process"},
+    {"host", "slurm", "render", "profiles", "rundir", "index"},
+    {"options", "hookspecs", "process", "project"},
     {"models", "errors"},
 )
 """From the top down; a module may import what stands below it, and its own package."""

@@ -1,0 +1,203 @@
+"""Finding runs that were submitted: by directory, by job id, or the newest of the project.
+
+Every command that looks at a run or steers it begins here. A `Run` is what the run's own directory tells; the
+user's list of submissions only says where to look.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin import index, project, rundir
+from medarc_plugin.backends.planning import run_files
+from medarc_plugin.errors import RunDirectoryError, UsageError
+from medarc_plugin.models import ENTRYPOINTS
+from medarc_plugin.slurm import gateway
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from medarc_plugin.models import RunFiles, Submission
+
+_JOB_ID = re.compile(r"\d+|local-\d+", re.ASCII)
+NAME_IT = "name a run by its directory (as --output-dir did) or its job id; `medarc_slurm list` shows them"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was planned here, perhaps submitted.
+
+    Attributes:
+        run_dir: The run directory, absolute.
+        entrypoint: `rl`, `sft` or `inference`.
+        files: Where its files are.
+        submission: The newest submission; `None` when none was recorded.
+        plan: `launch.json`; empty when it is missing or torn.
+        trouble: Records that could not be read, a sentence each.
+    """
+
+    run_dir: Path
+    entrypoint: str
+    files: RunFiles
+    submission: Submission | None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    trouble: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The job's name, else that of the directory."""
+        name = self.plan.get("name")
+        return name if isinstance(name, str) and name else self.run_dir.name
+
+    @property
+    def token(self) -> str | None:
+        """The word that tells its submission from any other."""
+        planned = self.plan.get("token")
+        if self.submission is not None:
+            return self.submission.token
+        return planned if isinstance(planned, str) else None
+
+
+def find(named: str | None = None) -> Run:
+    """Find the run that a command means.
+
+    Args:
+        named: A run directory or a job id; `None` for the newest run of this project.
+
+    Raises:
+        UsageError: There is none.
+        RunDirectoryError: The directory that was named, or that the job belongs to, is no run.
+    """
+    if named is None:
+        return _newest_of_project()
+    if named and Path(named).is_dir():
+        return open_run(Path(named))
+    if _JOB_ID.fullmatch(named):
+        return _by_job_id(named)
+    raise UsageError(f"there is no run {named}: it is neither a folder nor a job id", hint=NAME_IT)
+
+
+def find_all(named: Sequence[str]) -> list[Run]:
+    """Find several runs, each once, in the order of their names; without names the project's newest."""
+    found = [find(name) for name in named] if named else [find()]
+    return list({run.run_dir: run for run in found}.values())
+
+
+def open_run(run_dir: Path) -> Run:
+    """Read what a run directory tells.
+
+    Raises:
+        RunDirectoryError: It is no run.
+    """
+    run_dir = run_dir.absolute()
+    trouble: list[str] = []
+    launch = run_dir / "configs" / "launch"
+    plan = read_table(launch / "launch.json", trouble)
+    entrypoint = plan.get("entrypoint")
+    if entrypoint not in ENTRYPOINTS:
+        written = [name for name in ENTRYPOINTS if (run_dir / "configs" / f"{name}.json").is_file()]
+        if not launch.is_dir() or not written:
+            raise RunDirectoryError(
+                f"{run_dir} is no run: it has no configs/launch/launch.json", hint=NAME_IT
+            )
+        entrypoint = written[0]
+    files = run_files(run_dir, entrypoint)
+    submission = None
+    try:
+        submission = rundir.read_submission(files)
+    except RunDirectoryError as error:
+        trouble.append(error.message)
+    return Run(run_dir, entrypoint, files, submission, plan, tuple(trouble))
+
+
+def of_project(folder: Path | None = None) -> list[index.Entry]:
+    """List the newest submission of each of the project's run directories, newest first."""
+    here = str(project.root(folder))
+    return _latest([entry for entry in index.entries() if entry.project == here])
+
+
+def of_user() -> list[index.Entry]:
+    """The same for all of the user's run directories."""
+    return _latest(index.entries())
+
+
+def read_table(path: Path, trouble: list[str] | None = None) -> dict[str, Any]:
+    """Read a JSON table of a run; an empty one when it is missing, torn or no table.
+
+    Args:
+        path: The file.
+        trouble: Told what was wrong, but for a file that is not there.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError("it is no table")  # noqa: TRY301 - said below, like the others
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        if trouble is not None:
+            trouble.append(f"{path} cannot be read: {error}")
+        return {}
+    return document
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines, as far as they are whole."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _latest(found: Sequence[index.Entry]) -> list[index.Entry]:
+    newest: dict[str, index.Entry] = {}
+    for entry in reversed(found):
+        newest.setdefault(entry.run_dir, entry)
+    return list(newest.values())
+
+
+def _newest_of_project() -> Run:
+    gone = []
+    for entry in of_project():
+        try:
+            return open_run(Path(entry.run_dir))
+        except RunDirectoryError:
+            gone.append(entry.run_dir)
+    here = project.root()
+    if gone:
+        raise UsageError(f"the runs of {here} are gone: {', '.join(gone[:3])}", hint=NAME_IT)
+    raise UsageError(f"no run was submitted from {here} yet", hint=NAME_IT)
+
+
+def _by_job_id(job_id: str) -> Run:
+    entry = next((entry for entry in reversed(index.entries()) if entry.job_id == job_id), None)
+    if entry is not None:
+        try:
+            return open_run(Path(entry.run_dir))
+        except RunDirectoryError:
+            raise RunDirectoryError(
+                f"the run of job {job_id} is not at {entry.run_dir} any more: it was moved or deleted",
+                hint=NAME_IT,
+            ) from None
+    script = gateway.script_of(job_id)
+    if script is None:
+        raise UsageError(
+            f"there is no run of job {job_id}: neither your list of runs nor SLURM knows one", hint=NAME_IT
+        )
+    try:
+        return open_run(script.parent)
+    except RunDirectoryError:
+        raise UsageError(f"job {job_id} is no run of this plugin: it runs {script}", hint=NAME_IT) from None
