@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SFT = "tiny-sft"
 ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
+REHEARSAL = "rehearsal"
 BY_HAND, FIXED_PORTS = "by-hand", ("fixed-ports-1", "fixed-ports-2")
 PACE, PACE_PLUGIN, PACE_BY_HAND = "pace", "pace-plugin", "pace-by-hand"
 
@@ -95,6 +96,20 @@ def rl_one(place: Place) -> dict[str, Any]:
     (place.work / f"{ONE}.json").unlink()
     jobs.follow_to_success(place, job)
     return told(place, job)
+
+
+def rehearsal(place: Place) -> dict[str, Any]:
+    """Every check up to the launch of RL on one GPU, and no launch."""
+    job = jobs.submit(place, REHEARSAL, "rl", rl_arguments("--single-gpu", "--rehearse"), REHEARSAL)
+    jobs.follow_to_success(place, job)
+    checks = jobs.checks(job.run_dir)
+    return {
+        "checks": {
+            word: sum(line.startswith(f"[{word}]") for line in checks) for word in (" ok ", "FAIL", "skip")
+        },
+        "skipped": [line for line in checks if line.startswith("[skip]")],
+        "said": jobs.last_words(job.run_dir),
+    }
 
 
 def rl_two(place: Place) -> dict[str, Any]:
@@ -353,6 +368,7 @@ STAGES = (
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=230),
     Stage(PACE, "the plugin's rl and prime-rl's own, side by side", pace, (ONE,), gpus=2, seconds=220),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
+    Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )
 """In the order in which they are begun when time and GPUs allow."""
