@@ -24,6 +24,7 @@ from medarc_plugin.host.fields import (
     shape_of,
     spelled,
 )
+from medarc_plugin.job.formats import FORMATS
 
 
 def applied(
@@ -85,6 +86,15 @@ def test_a_schema_that_lacks_a_field_is_unknown_and_nearest_to_its_own(shape: Sh
     assert nearest(entrypoint, lacking) is shape
 
 
+@pytest.mark.parametrize(("entrypoint", "lost"), [("sft", "file_monitor"), ("inference", "router")])
+def test_v0_7_0_is_not_taken_for_v0_8_0(entrypoint: str, lost: str) -> None:
+    """It has the rest: `rl` alone differs in more."""
+    found, lacking = shape_of(entrypoint, lambda path: path in V0_8_0.paths[entrypoint] and path != lost)
+
+    assert found is None
+    assert lacking["v0.8.0"] == [lost]
+
+
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
 def test_no_shape_is_a_part_of_another(entrypoint: str) -> None:
     sets = {name: set(shape.paths[entrypoint]) for name, shape in SHAPES.items()}
@@ -118,11 +128,14 @@ def test_every_field_that_is_touched_is_listed(shape: Shape, entrypoint: str) ->
     touched |= {shape.train_gpus.get(entrypoint), shape.infer_gpus.get(entrypoint)} - {None}
     engine = shape.engine
     if entrypoint == "inference":
-        touched |= {engine.model, engine.tensor, engine.data, engine.share}
+        touched |= {engine.model, engine.tensor, engine.data, engine.share, "server.port", "router"}
         touched -= {shape.clean}  # a server has no run to delete
     else:
         resume = for_job(entrypoint, shape)["resume"]["paths"]
         touched |= set(resume[:1] if entrypoint == "sft" else resume)
+        # The job reads it to find what prime-rl writes.
+        parts = ("trainer.", "orchestrator.") if entrypoint == "rl" else ("",)
+        touched |= {part + ".".join(FORMATS[shape.name].metrics_table) for part in parts}
         touched |= {shape.wandb, "max_steps", "env_vars", "ckpt.interval", "ckpt.output_dir"}
         touched |= {shape.run_dir, "output_dir"} - {None}
         sources = shape.sources[entrypoint]

@@ -19,7 +19,7 @@ MAIN = Shape(
         "rl": (
             *_TRAINED,
             *("trainer.model.name", "trainer.max_steps", "trainer.ckpt.interval", "trainer.monitors.wandb"),
-            "monitors.wandb",
+            *("monitors.wandb", "trainer.monitors.file", "orchestrator.monitors.file"),
             *("trainer.resume", "orchestrator.resume", "trainer.weight_broadcast.type"),
             *("trainer.weight_broadcast.port", "trainer.rollout_transport.port"),
             *("trainer.metrics_server.port", "rollout_transport.type", "rollout_transport.port"),
@@ -32,13 +32,14 @@ MAIN = Shape(
         ),
         "sft": (
             *_TRAINED,
-            *("model.name", "ckpt.interval", "monitors.wandb", "eval.source", "eval.env_server_base_port"),
+            *("model.name", "ckpt.interval", "monitors.wandb", "monitors.file"),
+            *("eval.source", "eval.env_server_base_port"),
             *("eval.source.env.taskset.id", "eval.client.base_url", "eval.client.admin_base_url"),
         ),
         "inference": (
             *("output_dir", "dry_run", "slurm", "deployment.type", "deployment.gpus_per_node"),
             *("vllm.model", "vllm.tensor_parallel_size", "vllm.data_parallel_size"),
-            "vllm.gpu_memory_utilization",
+            *("vllm.gpu_memory_utilization", "server.port", "router"),
         ),
     },
     run_dir="run.dir",
