@@ -371,7 +371,7 @@ MOST_NAMED = 6
 
 def _unknown_shape(answer: Mapping[str, Any], host: Host) -> UnknownShapeError:
     """Say which fields were looked for, and what is there."""
-    where = f"{host.directory or host.python}, commit {host.commit or 'unknown'}"
+    where = f"{host.directory or host.python}, commit {(host.commit or 'unknown')[:9]}"
     lines = [f"this prime-rl ({where}) has a config schema that this plugin does not know"]
     lines += [f"  to be {name} it lacks {_listed(paths)}" for name, paths in answer["lacking"].items()]
     for table, names in answer["beside"].items():

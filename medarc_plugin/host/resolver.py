@@ -83,13 +83,20 @@ def has_path(model: Any, path: str) -> bool:  # noqa: ANN401 - a class of prime-
     return not rest or any(has_path(inner, rest) for inner in models_in(field.annotation))
 
 
-def names_beside(model: Any, path: str) -> list[str]:  # noqa: ANN401 - a class of prime-rl's
-    """List the fields of the innermost table on a path that a model has."""
-    name, _, rest = path.partition(".")
-    field = model.model_fields.get(name)
-    inner = [names_beside(other, rest) for other in models_in(field.annotation)] if field and rest else []
-    found = sorted({name for names in inner for name in names})
-    return found or sorted(model.model_fields)
+def table_on(model: Any, path: str) -> tuple[str, list[str]]:  # noqa: ANN401 - a class of prime-rl's
+    """Find the innermost table on the way to a field that a model has.
+
+    Returns:
+        The table's path, empty for the top, and the names of its fields.
+    """
+    models, table = [model], ""
+    for name in path.split(".")[:-1]:
+        fields = [each.model_fields[name] for each in models if name in each.model_fields]
+        inner = [other for field in fields for other in models_in(field.annotation)]
+        if not inner:
+            break
+        models, table = inner, f"{table}.{name}".lstrip(".")
+    return table, sorted({name for each in models for name in each.model_fields})
 
 
 class Recorder:
@@ -270,7 +277,7 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
     shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
     if shape is None:
         near = fields.nearest(entrypoint, lacking).name
-        tables = {path.rpartition(".")[0]: names_beside(config_class, path) for path in lacking[near]}
+        tables = dict(table_on(config_class, path) for path in lacking[near])
         return {"kind": "unknown-shape", "nearest": near, "lacking": lacking, "beside": tables}
 
     written: dict[str, Any] = {}
