@@ -7,6 +7,7 @@ it becomes a string only to be shown, and then through `show`.
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ class Completed:
 
     Attributes:
         argv: The command, as a list.
-        returncode: Its exit code; 127 when the program was not found, 124 when it timed out.
+        returncode: Its exit code; 127 when the program was not found, 124 when it timed out, negative when a
+            signal ended it.
         stdout: What it printed, decoded as UTF-8 with replacement.
         stderr: The same for its error stream.
     """
@@ -37,12 +39,29 @@ class Completed:
         """Whether the command ended with exit code 0."""
         return self.returncode == 0
 
+    @property
+    def killed_by(self) -> str | None:
+        """The signal that ended it, also where a shell in between says so."""
+        number = -self.returncode if self.returncode < 0 else self.returncode - SIGNALLED
+        try:
+            return signal.Signals(number).name
+        except ValueError:
+            return None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words that go on behind its name."""
+        name = self.killed_by
+        if name is None:
+            return f"ended with exit code {self.returncode}"
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
     def describe(self) -> str:
         """Say what was run, how it ended and what it wrote, for an error message."""
         words = (self.stderr.strip() or self.stdout.strip()) or "(it printed nothing)"
         if len(words) > MOST_SHOWN:
             words = "..." + words[-MOST_SHOWN:]
-        return f"`{show(self.argv)}` ended with exit code {self.returncode}:\n{words}"
+        return f"`{show(self.argv)}` {self.ending}:\n{words}"
 
 
 MOST_SHOWN = 4000
@@ -50,6 +69,8 @@ MOST_SHOWN = 4000
 
 NOT_FOUND = 127
 TIMED_OUT = 124
+SIGNALLED = 128
+"""A shell adds it to a signal's number."""
 
 
 def show(argv: Sequence[str]) -> str:
@@ -117,7 +138,7 @@ def run_attached(
             except KeyboardInterrupt:
                 # The terminal sent the interrupt to the child too; it decides how to end.
                 continue
-            return code if code >= 0 else 128 - code
+            return code if code >= 0 else SIGNALLED - code
 
 
 def _text(data: bytes | str | None) -> str:

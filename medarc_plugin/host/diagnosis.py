@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 REPAIR = "`uv sync --all-extras` in prime-rl's checkout repairs its environment"
 
+CRASHES = frozenset({"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT"})
+"""Signals that a program earns itself."""
+
 VERSION_TIMEOUT = 10.0
 """Seconds for an interpreter to say its version."""
 
@@ -42,12 +45,23 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
             f"{where} gave no answer: `{show(done.argv)}` ended well and printed:\n{_printed(done)}",
             hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
         )
+    words = last_words(done.stderr) or _printed(done)
+    if done.killed_by is not None:
+        return HostBrokenError(
+            f"{where} {done.ending}: `{show(done.argv)}`; it printed:\n{words}", hint=_after(done.killed_by)
+        )
     wrong = wrong_version(host)
     return HostBrokenError(
-        f"{where} {f'is {wrong}' if wrong else 'failed'}: `{show(done.argv)}` ended with exit code "
-        f"{done.returncode}:\n{last_words(done.stderr) or _printed(done)}",
+        f"{where} {f'is {wrong}' if wrong else 'failed'}: `{show(done.argv)}` {done.ending}:\n{words}",
         hint=_repair(host, wrong),
     )
+
+
+def _after(signal: str) -> str:
+    """Say what to do about an interpreter that a signal ended."""
+    if signal in CRASHES:
+        return f"a compiled package of its environment does not fit this machine: {REPAIR}"
+    return "try again; where memory is short (`ulimit -v`, or a login node's limit), on another machine"
 
 
 def of_import(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:

@@ -297,6 +297,8 @@ def check_prime_rl(subject: Subject) -> Iterator[Check]:
         yield Check("prime-rl", SKIP, "not asked: there is no working directory to ask from")
     elif said.problem:
         hint = "see that the environment is whole: `uv sync --all-extras` in prime-rl's checkout"
+        if said.killed:
+            hint = "submit again, with more memory (--mem) when it happens again"
         yield Check("prime-rl", FAIL, said.problem, hint)
     elif not said.module:
         hint = "this is another environment, or not a whole one; " + PRIME_RL_HINT

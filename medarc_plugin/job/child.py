@@ -280,6 +280,19 @@ class Answer:
     code: int | None
     output: str
 
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it that nobody here sent."""
+        return self.code is not None and self.code < 0
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words that go on behind its name."""
+        if not self.killed:
+            return f"ended with exit code {self.code}"
+        name = signal.Signals(-(self.code or 0)).name
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
 
 def ask(
     command: Sequence[str],

@@ -715,7 +715,9 @@ class Owner:
                 "no checkpoint was saved, so there are no weights to export: [ckpt] in the config saves one"
             )
             return
-        how = f"gave up after {seconds:.0f} s" if answer.code is None else f"exit code {answer.code}"
+        how = answer.ending if answer.killed else f"exit code {answer.code}"
+        if answer.code is None:
+            how = f"gave up after {seconds:.0f} s"
         for line in lines[-EXPORT_LINES:]:
             log.say(f"export: {line}")
         log.say(

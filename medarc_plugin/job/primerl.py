@@ -68,12 +68,14 @@ class PrimeRl:
         module: Whether it finds prime-rl's entry point.
         environments: For each environment's module, whether it finds it.
         problem: Why it could not be asked.
+        killed: Whether that is a signal which ended it.
     """
 
     version: str = ""
     module: bool = False
     environments: Mapping[str, bool] | None = None
     problem: str = ""
+    killed: bool = False
 
 
 def ask_prime_rl(
@@ -104,7 +106,8 @@ def ask_prime_rl(
         return PrimeRl(problem=f"{launch.python} did not answer within {seconds:g} s")
     if answer.code != 0:
         last = "\n".join(answer.output.strip().splitlines()[-LAST_LINES:])
-        return PrimeRl(problem=f"{launch.python} ended with exit code {answer.code}:\n{last}")
+        words = f":\n{last}" if last else ""
+        return PrimeRl(problem=f"{launch.python} {answer.ending}{words}", killed=answer.killed)
     try:
         said = json.loads(answer.output.strip().splitlines()[-1])
         return PrimeRl(said["version"], said["module"], said["environments"])

@@ -136,7 +136,7 @@ def check_in_prime_rl(stage: Stage, lease: Lease | None) -> Iterator[Check]:
     except OSError as error:
         yield Check("prime-rl", FAIL, f"{launch.python} cannot be started: {error}")
         return
-    how = f"gave up after {seconds:g} s" if answer.code is None else f"ended with exit code {answer.code}"
+    how = f"gave up after {seconds:g} s" if answer.code is None else answer.ending
     yield from read_answer(question["parts"], str(question["mark"]), answer.output, how)
 
 

@@ -145,6 +145,30 @@ raise SystemError("no codec")' """,
     assert "SystemError: no codec" in said
 
 
+@pytest.mark.parametrize("lines", ["kill -9 $$", "echo loading >&2; exit 137"])
+def test_one_that_is_killed_is_not_called_broken(
+    refused: Callable[..., str], prime_rl: Path, lines: str
+) -> None:
+    be_python(prime_rl, lines)
+
+    said = refused()
+
+    assert "was killed by SIGKILL (out of memory?): " in said
+    assert f"it printed: {'loading' if 'echo' in lines else '(nothing)'} hint: try again" in said
+    assert "uv sync" not in said
+
+
+def test_one_that_crashes_has_a_package_that_does_not_fit(
+    refused: Callable[..., str], prime_rl: Path
+) -> None:
+    be_python(prime_rl, "kill -SEGV $$")
+
+    said = refused()
+
+    assert "was killed by SIGSEGV: " in said
+    assert "hint: a compiled package of its environment does not fit this machine: `uv sync" in said
+
+
 @pytest.mark.parametrize("wanted", ["~=3.2.0", ">=3.99,<3.100", "<3.3", "==3.2.*"])
 def test_one_of_another_python_version(refused: Callable[..., str], prime_rl: Path, wanted: str) -> None:
     want_python(prime_rl, wanted)

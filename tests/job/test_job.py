@@ -650,6 +650,16 @@ def test_an_interpreter_that_breaks_is_quoted(run: Any) -> None:
     assert "libpython3.12.so: not found" in finished.log
 
 
+def test_an_interpreter_that_is_killed_is_not_called_broken(run: Any) -> None:
+    killed = run.set_program("python", "#!/bin/sh\nkill -9 $$\n")
+    run.document["python"] = str(killed)
+
+    finished = run.attempt()
+
+    assert failures(finished) == [f"prime-rl: {killed} was killed by SIGKILL (out of memory?)"]
+    assert "hint: submit again, with more memory (--mem)" in finished.log
+
+
 def test_an_interpreter_that_is_something_else(run: Any) -> None:
     run.document["python"] = "/bin/echo"
 
