@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import HostBrokenError
+from medarc_plugin.host.locate import MEND, SYNC
 from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, run, show
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from medarc_plugin.models import Host
     from medarc_plugin.process import Completed
 
-REPAIR = "`uv sync --all-extras` in prime-rl's checkout repairs its environment"
+REPAIR = f"`{MEND}` in prime-rl's checkout repairs its environment"
 
 CRASHES = frozenset({"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT"})
 """Signals that a program earns itself."""
@@ -100,8 +101,8 @@ def of_environment(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
         hint = f"{_fill(host, empty)}; another one: `uv pip install --no-deps --python {python} FOLDER`"
     else:
         hint = (
-            "`uv sync --all-extras --all-packages` in prime-rl's checkout installs the environments "
-            f"that it ships; another one: `uv pip install --no-deps --python {python} FOLDER`"
+            f"`{MEND}` in prime-rl's checkout installs the environments that it ships; "
+            f"another one: `uv pip install --no-deps --python {python} FOLDER`"
         )
     return HostBrokenError(message, hint=hint)
 
@@ -184,16 +185,14 @@ def _printed(done: Completed) -> str:
 def _repair(host: Host, wrong: str | None) -> str:
     empty = empty_submodules(host)
     if wrong:
-        return (
-            f"`uv sync --all-extras` in {host.directory} makes one that fits; PRIME_RL_PYTHON names another"
-        )
+        return f"`{SYNC}` in {host.directory} makes one that fits; PRIME_RL_PYTHON names another"
     return _fill(host, empty) if empty else REPAIR
 
 
 def _fill(host: Host, empty: list[str]) -> str:
     return (
         f"{', '.join(empty)} in {host.directory} {'is' if len(empty) == 1 else 'are'} empty: `git submodule "
-        "update --init` and `uv sync --all-extras --all-packages` there"
+        f"update --init` and `{MEND}` there"
     )
 
 

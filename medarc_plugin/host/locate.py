@@ -15,9 +15,16 @@ from medarc_plugin.process import run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SYNC = "uv sync --all-extras --all-packages"
+"""What installs prime-rl and the environments of its workspace, in its checkout."""
+
+MEND = f"{SYNC} --inexact"
+"""The same where something is installed: it keeps what prime-rl's lock does not name, such as a user's own
+environments and this project, which uv would take away."""
+
 GET_PRIME_RL = (
     "clone https://github.com/PrimeIntellect-ai/prime-rl, run `git submodule update --init` and "
-    "`uv sync --all-extras --all-packages` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
+    f"`{SYNC}` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
 )
 
 
@@ -109,7 +116,7 @@ def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> H
     if not os.access(python, os.X_OK) or python.is_dir():
         raise HostBrokenError(
             f"{source}: prime-rl's interpreter {python} is missing or cannot be run",
-            hint=f"`git submodule update --init` and `uv sync --all-extras` in {directory} make it; "
+            hint=f"`git submodule update --init` and `{SYNC}` in {directory} make it; "
             "PRIME_RL_PYTHON names another",
         )
     return Host(python, directory, source)

@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from .environment import MEND
+
 PACKAGES = frozenset({"huggingface_hub", "prime_rl", "safetensors", "torch"})
 """What may be borrowed."""
 
@@ -69,6 +71,6 @@ def borrow(name: str) -> Any:  # noqa: ANN401 - types come with the packages, wh
         raise ExportError(
             PACKAGES_MISSING,
             f"{sys.executable} cannot import {name}: {type(error).__name__}: {error}",
-            "export with the interpreter of prime-rl's own environment: `uv sync --all-extras` in its "
-            "checkout, named with PRIME_RL_DIR",
+            f"export with the interpreter of prime-rl's own environment: `{MEND}` in its checkout, named "
+            "with PRIME_RL_DIR",
         ) from error

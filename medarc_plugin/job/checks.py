@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .config import asked_to_resume
-from .environment import is_executable, is_folder
+from .environment import MEND, is_executable, is_folder
 from .memory import MIB, MemoryShareError, gpu_mib, share_for
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def check_prime_rl(subject: Subject) -> Iterator[Check]:
     elif said is None:
         yield Check("prime-rl", SKIP, "not asked: there is no working directory to ask from")
     elif said.problem:
-        hint = "see that the environment is whole: `uv sync --all-extras` in prime-rl's checkout"
+        hint = f"see that the environment is whole: `{MEND}` in prime-rl's checkout"
         if said.killed:
             hint = "submit again, with more memory (--mem) when it happens again"
         yield Check("prime-rl", FAIL, said.problem, hint)
@@ -322,8 +322,8 @@ def check_environments(subject: Subject) -> Iterator[Check]:
             "environments",
             FAIL,
             f"prime-rl's interpreter finds no {', '.join(missing)}",
-            "`uv sync --all-extras --all-packages` in prime-rl's checkout installs those it ships; another "
-            f"one: `uv pip install --no-deps --python {subject.launch.python} FOLDER`",
+            f"`{MEND}` in prime-rl's checkout installs those it ships; another one: "
+            f"`uv pip install --no-deps --python {subject.launch.python} FOLDER`",
         )
     else:
         yield Check("environments", OK, ", ".join(found))

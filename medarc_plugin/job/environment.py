@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from .launch import Launch
 
+MEND = "uv sync --all-extras --all-packages --inexact"
+"""What puts prime-rl's environment right, in its checkout, and keeps what else is installed there."""
+
 
 def prime_rl_environment(
     launch: Launch, given: Mapping[str, str], gpus: Sequence[int] | None, run_id: str

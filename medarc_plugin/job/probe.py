@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import hub
 from .checks import FAIL, OK, SKIP, STAND_IN_GPUS, WARN
+from .environment import MEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 NETWORK_SECONDS = 15.0
 """For all that is asked over the network, at once: a name server that does not answer has its own idea."""
 
-TOGETHER = "`uv sync --all-extras` in prime-rl's checkout installs what it needs"
+TOGETHER = f"`{MEND}` in prime-rl's checkout installs what it needs"
 
 Finding = tuple[str, ...]
 """Status, text and hint of a check."""

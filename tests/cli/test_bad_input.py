@@ -217,7 +217,7 @@ def test_an_interpreter_that_does_not_start(refused: Callable[..., str], own_che
     said = refused("rl", *LAUNCH, "--prime-rl-dir", str(own_checkout), "--dry-run")
 
     assert "libpython3.12.so: cannot open" in said
-    assert "uv sync --all-extras" in said
+    assert "`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout repairs" in said
 
 
 def test_an_interpreter_without_prime_rls_packages(refused: Callable[..., str], own_checkout: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_prime_rl_that_is_half_installed(refused: Callable[..., str], prime_rl
     said = refused()
 
     assert "ModuleNotFoundError: No module named 'pydantic_config'" in said
-    assert "its environment lacks 'pydantic_config': `uv sync --all-extras`" in said
+    assert "its environment lacks 'pydantic_config': `uv sync --all-extras --all-packages --inexact`" in said
 
 
 def test_a_prime_rl_without_its_submodules(refused: Callable[..., str], prime_rl: Path) -> None:
@@ -237,7 +237,7 @@ def test_submodules_that_are_there_are_not_blamed(refused: Callable[..., str], p
 @pytest.mark.parametrize(
     ("there", "hint"),
     [
-        ("nothing", "`uv sync --all-extras --all-packages` in prime-rl's checkout installs"),
+        ("nothing", "`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout installs"),
         ("submodules", "are empty: `git submodule update --init`"),
         ("package", "/deps/verifiers/environments/word-ladder` installs it there"),
     ],

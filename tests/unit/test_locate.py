@@ -15,6 +15,7 @@ from medarc_plugin.host.locate import commit_of, locate, require
 from medarc_plugin.host.passthrough import command
 from medarc_plugin.host.resolve import environment_for
 from medarc_plugin.host.spelling import respelled
+from medarc_plugin.job import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,3 +182,10 @@ def test_an_older_prime_rl_keeps_its_spelling(tmp_path: Path) -> None:
     source.write_text("class InferenceConfig:\n    model: Model\n")
 
     assert respelled(require(locate(folder, {})), ["--model.name", "X"]) == ["--model.name", "X"]
+
+
+def test_what_puts_prime_rl_right_is_one_command_here_in_the_job_and_in_the_readme() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+
+    assert f"uv sync --project ../prime-rl {module.SYNC.removeprefix('uv sync ')}\n" in readme.read_text()
+    assert module.MEND == f"{module.SYNC} --inexact" == environment.MEND
