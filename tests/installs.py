@@ -334,6 +334,6 @@ ORDERS: dict[str, Order] = {
     "both editable": both_editable,
     "plugin upgraded": plugin_upgraded,
     "prime-rl uninstalled, installed": prime_rl_anew,
-    "uv sync": synced,
+    "one lock that names both": synced,
 }
-"""The ways in which both packages come into one environment; the last is uv's alone."""
+"""The ways in which both packages come into one environment; the last, `uv sync`, is uv's alone."""

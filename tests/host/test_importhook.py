@@ -117,6 +117,16 @@ def test_without_the_plugin_prime_rl_is_as_before_once_its_scripts_are_back(make
     assert told(environment, "--backend", "slurm")["argv"][1:] == ["--backend", "slurm"]
 
 
+def test_the_scripts_come_back_with_the_plugin_alone(broken, plugin):
+    broken.uninstall(plugin)
+    gone = not (broken.folder / "bin" / "rl").exists()
+    broken.install(plugin)
+
+    assert gone
+    assert broken.run("rl", "--backend", "slurm", "--help").stdout.startswith(OURS.format("rl"))
+    assert told(broken, *ARGV)["argv"][1:] == list(ARGV)
+
+
 def test_without_prime_rl_its_scripts_are_gone_and_medarc_slurm_is_not(broken, played):
     broken.uninstall(played)
     done = broken.run("medarc_slurm", "rl", "--help")
