@@ -166,7 +166,7 @@ def _outcome(
     if isinstance(answer, MedarcError):
         raise answer
     try:
-        _raise_for(answer, host)
+        _raise_for(answer, host, question.request)
     except UnknownShapeError as error:
         if question.request.check:
             raise
@@ -351,10 +351,13 @@ def _is_whole(answer: Mapping[str, Any]) -> bool:
     return True
 
 
-def _raise_for(answer: dict[str, Any], host: Host) -> None:
+def _raise_for(answer: dict[str, Any], host: Host, request: Request) -> None:
     kind = answer["kind"]
     if kind == "rejected":
-        raise ConfigRejectedError(answer["message"], hint="these are prime-rl's own words")
+        shape = fields.SHAPES[answer["shape"]]
+        raise ConfigRejectedError(
+            answer["message"], hint="these are prime-rl's own words" + _other_release(request, shape)
+        )
     if kind == "contradiction":
         raise UsageError(answer["message"], hint=answer["hint"])
     if kind == "missing-module":
@@ -363,6 +366,22 @@ def _raise_for(answer: dict[str, Any], host: Host) -> None:
         raise diagnosis.of_import(host, answer)
     if kind == "unknown-shape":
         raise _unknown_shape(answer, host)
+
+
+def _other_release(request: Request, shape: fields.Shape) -> str:
+    """Say that a config was written for another release of prime-rl; nothing when none of its keys does."""
+    try:
+        document = merge(fields.spelled(request.arguments, request.entrypoint, shape))
+    except MedarcError:
+        return ""
+    found = fields.foreign(document, request.entrypoint, shape)
+    if found is None:
+        return ""
+    other, keys = found
+    example = shape.examples.get(request.entrypoint)
+    are = "is a key" if len(keys) == 1 else "are keys"
+    see = f": this project's {example} shows how it spells things" if example else ""
+    return f"; {_listed(keys)} {are} of prime-rl {other.name}, and this one is like {shape.name}{see}"
 
 
 MOST_NAMED = 6

@@ -298,13 +298,13 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
         try:
             config = cli(config_class, args=fields.spelled(request["arguments"], entrypoint, shape))
         except ConfigFileError as error:
-            return {"kind": "rejected", "message": error.message}
+            return {"kind": "rejected", "shape": shape.name, "message": error.message}
         except fields.FieldError as error:
             return {"kind": "contradiction", "message": error.message, "hint": error.hint}
         except ModuleNotFoundError as error:
             return {"kind": "missing-module", "message": str(error), "missing": missing_module(error)}
         except Exception as error:
-            return {"kind": "rejected", "message": f"{type(error).__name__}: {error}"}
+            return {"kind": "rejected", "shape": shape.name, "message": f"{type(error).__name__}: {error}"}
 
     return describe(fields, config, entrypoint, shape, written, caught)
 

@@ -200,7 +200,27 @@ def test_an_unknown_key_is_answered_in_prime_rls_own_words(
 
     assert "learning-rate" in said
     assert "Extra inputs are not permitted" in said
-    assert "hint: these are prime-rl's own words" in said
+    assert "hint: these are prime-rl's own words\n" in said
+
+
+def test_a_key_of_another_release_is_named_with_its_release(
+    refused: Callable[..., str], checkout: Path
+) -> None:
+    said = refused(
+        "rl",
+        *LAUNCH,
+        "--prime-rl-dir",
+        str(checkout),
+        "--orchestrator.max-inflight-episodes",
+        "128",
+        "--dry-run",
+    )
+
+    assert (
+        "hint: these are prime-rl's own words; orchestrator.max_inflight_episodes is a key of prime-rl "
+        "v0.8.0, and this one is like main: this project's examples/reverse_text/rl.toml shows how it spells "
+        "things\n"
+    ) in said
 
 
 @pytest.fixture

@@ -189,6 +189,29 @@ def test_every_field_that_is_touched_is_in_the_schema(host, prime_rl, shape):
     assert json.loads(done.stdout.splitlines()[-1]) == {"rl": {}, "sft": {}, "inference": {}}
 
 
+@pytest.mark.skipif(
+    find_real() is None, reason="PRIME_RL_DIR is not set: the stand-in has a part of the schema"
+)
+def test_what_tells_a_release_is_in_its_schema_and_in_no_other(prime_rl, shape):
+    question = (
+        "import importlib, json, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import resolver\n"
+        "fields = resolver.load(sys.argv[2])\n"
+        "for entrypoint, (module, name) in resolver.CLASSES.items():\n"
+        "    model = getattr(importlib.import_module(module), name)\n"
+        "    for shape in fields.SHAPES.values():\n"
+        "        for key in shape.spellings[entrypoint]:\n"
+        "            if resolver.has_path(model, key) != (shape.name == sys.argv[3]):\n"
+        "                print(entrypoint, shape.name, key)\n"
+    )
+    folder = Path(resolver.__file__).parent
+    command = [prime_rl, "-c", question, folder, fields.__file__, shape.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_slurm_of_the_toml_is_read_here_and_does_not_reach_the_job(rl_toml, tmp_path):
     config = tmp_path / "rl.toml"
     table = '[slurm]\npartition = "gpu"\nqos = "high"\nproject_dir = "."\nshared_fs = true\n'

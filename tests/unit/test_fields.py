@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from medarc_plugin.host.fields import (
     Shape,
     engine_setting,
     for_job,
+    foreign,
     get,
     guess,
     nearest,
@@ -179,6 +181,52 @@ def test_what_nobody_checked_is_taken_for_what_it_looks_like(
     entrypoint: str, document: dict[str, Any], shape: Shape
 ) -> None:
     assert guess(document, entrypoint) is shape
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "document", "shape", "other", "keys"),
+    [
+        (
+            "rl",
+            {"orchestrator": {"max_inflight_episodes": 1}},
+            MAIN,
+            V0_8_0,
+            "orchestrator.max_inflight_episodes",
+        ),
+        (
+            "rl",
+            {"orchestrator": {"concurrency": {"max_inflight": 1}}},
+            V0_8_0,
+            MAIN,
+            "orchestrator.concurrency",
+        ),
+        ("rl", {"wandb": {"project": "p"}, "bench": True}, MAIN, V0_8_0, "bench wandb"),
+        ("sft", {"run": {"name": "a"}, "resume": {"step": 1}}, V0_8_0, MAIN, "resume run"),
+        ("inference", {"vllm": {"model": "m"}}, V0_8_0, MAIN, "vllm"),
+    ],
+)
+def test_keys_of_another_release_are_found(
+    entrypoint: str, document: dict[str, Any], shape: Shape, other: Shape, keys: str
+) -> None:
+    assert foreign(document, entrypoint, shape) == (other, keys.split())
+    assert foreign(document, entrypoint, other) is None
+
+
+def test_a_mistyped_key_is_of_no_release() -> None:
+    assert foreign({"max_stepps": 3, "trainer": {}}, "rl", MAIN) is None
+
+
+@pytest.mark.parametrize(("shape", "entrypoint"), EVERYWHERE, ids=names)
+def test_what_tells_a_release_is_no_field_of_another(shape: Shape, entrypoint: str) -> None:
+    others = [path for other in SHAPES.values() if other is not shape for path in other.paths[entrypoint]]
+
+    assert [
+        key
+        for key in shape.spellings[entrypoint]
+        if any(path == key or path.startswith(f"{key}.") for path in others)
+    ] == []
+    example = shape.examples.get(entrypoint)
+    assert example is None or (Path(__file__).parents[2] / example).is_file()
 
 
 SPELLINGS = [

@@ -50,6 +50,7 @@ __all__ = [
     "facts",
     "for_job",
     "for_rehearsal",
+    "foreign",
     "get",
     "guess",
     "names_share",
@@ -109,10 +110,45 @@ def guess(document: Document, entrypoint: str) -> Shape:
     """
 
     def votes(shape: Shape) -> int:
-        others = {path for other in SHAPES.values() if other is not shape for path in other.paths[entrypoint]}
-        return sum(is_named(document, path) for path in {*shape.paths[entrypoint]} - others)
+        others = [other for other in SHAPES.values() if other is not shape]
+        return len(keys_of(shape, document, entrypoint, but=others))
 
     return max(SHAPES.values(), key=votes)
+
+
+def keys_of(shape: Shape, document: Document, entrypoint: str, *, but: Sequence[Shape]) -> list[str]:
+    """List the keys of a config that a shape has and others have not.
+
+    Args:
+        shape: The shape.
+        document: What the user wrote.
+        entrypoint: `rl`, `sft` or `inference`.
+        but: The others.
+    """
+    own, *others = ({*each.paths[entrypoint], *each.spellings[entrypoint]} for each in (shape, *but))
+    known = own.difference(*others)
+    return sorted(path for path in known if is_named(document, path))
+
+
+def foreign(document: Document, entrypoint: str, shape: Shape) -> tuple[Shape, list[str]] | None:
+    """Find the shape for which a config was written, when that is another one than the prime-rl at hand has.
+
+    Args:
+        document: What the user wrote.
+        entrypoint: `rl`, `sft` or `inference`.
+        shape: The shape at hand.
+
+    Returns:
+        The other shape and the keys that tell, without those below one of them; `None` when none does.
+    """
+    found = {
+        name: keys_of(other, document, entrypoint, but=[shape])
+        for name, other in SHAPES.items()
+        if other is not shape
+    }
+    name = max(found, key=lambda name: len(found[name]))
+    keys = [key for key in found[name] if not any(key.startswith(f"{above}.") for above in found[name])]
+    return (SHAPES[name], keys) if keys else None
 
 
 def spelled(arguments: Sequence[str], entrypoint: str, shape: Shape) -> list[str]:

@@ -42,6 +42,20 @@ MAIN = Shape(
             *("vllm.gpu_memory_utilization", "server.port", "router"),
         ),
     },
+    spellings={
+        "rl": (
+            *("inference.vllm", "monitors", "orchestrator.concurrency", "orchestrator.monitors"),
+            *("orchestrator.pad_to_multiple_of", "orchestrator.train.filter_zero_advantages", "resume"),
+            *("run", "trainer.model.full_offload", "trainer.model.moe_fused_kernel", "trainer.monitors"),
+        ),
+        "sft": (
+            *("data.num_workers", "deployment.num_infer_nodes", "deployment.num_train_nodes", "eval"),
+            *("inference", "model.full_offload", "model.moe_fused_kernel", "monitors", "resume", "run"),
+            *("val.data.num_workers", "weight_broadcast"),
+        ),
+        "inference": ("vllm",),
+    },
+    examples={"rl": "examples/reverse_text/rl.toml", "sft": "examples/reverse_text/sft.toml"},
     run_dir="run.dir",
     clean="clean",
     train_gpus={"rl": "deployment.num_train_gpus", "sft": "deployment.num_train_gpus"},

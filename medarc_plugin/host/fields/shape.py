@@ -55,6 +55,9 @@ class Shape:
         name: Its name, after the release that it came with.
         paths: Every field path that is set or read, by entry point: what a prime-rl of this shape must
             have. `memory.py` reads more where they are.
+        spellings: Further keys and tables that a config of this shape may have, and one of another may not,
+            by entry point: what tells for which release it was written.
+        examples: This project's example of an entry point, in its repository.
         run_dir: The field for the run directory's name below `output_dir`; `None` where `output_dir` is
             the run directory itself.
         clean: The switch that deletes what an earlier run left.
@@ -76,6 +79,8 @@ class Shape:
 
     name: str
     paths: Mapping[str, tuple[str, ...]]
+    spellings: Mapping[str, tuple[str, ...]]
+    examples: Mapping[str, str]
     run_dir: str | None
     clean: str
     train_gpus: Mapping[str, str]

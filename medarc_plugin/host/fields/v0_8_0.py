@@ -14,6 +14,14 @@ _TRAINED = (
     *("deployment.type", "deployment.gpus_per_node"),
 )
 
+_SERVED = (
+    *("all2all_backend", "api_server_count", "data_parallel_size_local", "enable_dbo", "enable_eplb"),
+    *("enable_expert_parallel", "enable_lora", "enable_prefix_caching", "enable_return_routed_experts"),
+    *("lora_target_modules", "max_cpu_loras", "max_lora_rank", "max_loras", "model", "parallel"),
+    *("quantization", "seed", "vllm_extra"),
+)
+"""Keys of a server that are vLLM's own."""
+
 V0_8_0 = Shape(
     name="v0.8.0",
     paths={
@@ -43,6 +51,24 @@ V0_8_0 = Shape(
             *("server.port", "router"),
         ),
     },
+    spellings={
+        "rl": (
+            *(f"inference.{name}" for name in _SERVED),
+            *("bench", "file_monitor", "orchestrator.bench", "orchestrator.max_inflight_episodes"),
+            *("orchestrator.model.client.elastic", "orchestrator.model.client.router_url"),
+            *("orchestrator.optim", "orchestrator.oversampling_factor", "orchestrator.post_batch_filters"),
+            *("orchestrator.pre_batch_filters", "orchestrator.prime_monitor", "orchestrator.wandb"),
+            *("trainer.bench", "trainer.ckpt.skip_gather_master_weights", "trainer.ckpt.weights"),
+            *("trainer.ckpt.weights_only", "trainer.max_concurrent_runs"),
+            *("trainer.weight_broadcast.save_format", "trainer.weight_broadcast.save_sharded"),
+        ),
+        "sft": (
+            *("bench", "ckpt.skip_gather_master_weights", "ckpt.weights", "ckpt.weights_only"),
+            "deployment.num_nodes",
+        ),
+        "inference": _SERVED,
+    },
+    examples={"rl": "examples/reverse_text/rl-v0.8.0.toml", "sft": "examples/reverse_text/sft.toml"},
     run_dir=None,
     clean="clean_output_dir",
     train_gpus={"rl": "deployment.num_train_gpus", "sft": "deployment.num_gpus"},
