@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
 VALUE_FLAGS = {
     "--backend": ("NAME", "Where the run goes: slurm, local, or what a plugin offers."),
-    "--output-dir": (
-        "DIR",
-        "The run directory. Unset: output_dir and run.name of the config. {stem}: the name of CONFIG.",
-    ),
+    "--output-dir": ("DIR", "The run directory. Unset: output_dir and run.name of the config."),
     "--gpus": ("N", "GPUs of an SFT or inference run."),
     "--train-gpus": ("N", "GPUs of the trainer."),
     "--infer-gpus": ("N", "GPUs of vLLM."),
@@ -173,12 +171,15 @@ def requests_from(
                 f"{first!r} is neither an option nor an override",
                 hint=f"a config file is given as `@ {first.lstrip('@')}`, with a space",
             )
+        _refuse_stand_ins(entrypoint, place)
         return (_request(entrypoint, parsed, parsed.passed, default_backend, place),)
     if not parsed.passed and not parsed.positional:
         raise UsageError(
             "which config? None is given",
             hint=f"medarc_slurm {entrypoint} CONFIG --output-dir DIR [OPTIONS] [OVERRIDES]",
         )
+    if not parsed.positional:
+        _refuse_stand_ins(entrypoint, place)
     _check_places(parsed.positional, place)
     return tuple(
         _request(entrypoint, parsed, ["@", config, *parsed.passed], default_backend, _place_of(config, place))
@@ -189,13 +190,32 @@ def requests_from(
 STEM = "{stem}"
 """In `--output-dir`: the config's name without its suffix."""
 
+_STAND_IN = re.compile(r"(?<!\$)\{\w+\}")
+
 
 def _place_of(config: str, place: str | None) -> str | None:
     return None if place is None else place.replace(STEM, Path(config).stem)
 
 
+def _refuse_stand_ins(entrypoint: Entrypoint, place: str | None) -> None:
+    """Refuse a name in braces that would be a folder's own: somebody counts on its being replaced."""
+    found = _STAND_IN.search(place or "")
+    if found is not None:
+        raise UsageError(
+            f"--output-dir {place}: {found.group()} stands for nothing here",
+            hint=f"{STEM} is the name of a CONFIG that stands first: `medarc_slurm {entrypoint} CONFIG "
+            f"--output-dir runs/{STEM}`",
+        )
+
+
 def _check_places(configs: Sequence[str], place: str | None) -> None:
     """Several runs need a directory each."""
+    found = _STAND_IN.search((place or "").replace(STEM, ""))
+    if configs and found is not None:
+        raise UsageError(
+            f"--output-dir {place}: {found.group()} stands for nothing",
+            hint=f"{STEM} does, for the config's name without its suffix",
+        )
     if len(configs) > 1 and STEM not in (place or ""):
         raise UsageError(
             f"{len(configs)} configs are as many runs, and each needs a directory of its own"
@@ -206,6 +226,8 @@ def _check_places(configs: Sequence[str], place: str | None) -> None:
     seen: dict[Path | None, str] = {}
     for config in configs if len(configs) > 1 else ():
         folder = _run_dir(_place_of(config, place))
+        if folder in seen and Path(config).absolute() == Path(seen[folder]).absolute():
+            raise UsageError(f"{config} is given twice", hint="once is enough")
         if folder in seen:
             raise UsageError(
                 f"{seen[folder]} and {config} would both run in {folder}",
@@ -325,16 +347,21 @@ def _run_dir(text: str | None) -> Path | None:
     return path
 
 
-def help_text(usage: str, summary: str) -> str:
+def help_text(usage: str, summary: str, *, config_first: bool = False) -> str:
     """Write the help of a launch command.
 
     Args:
         usage: The line after `Usage:`.
         summary: What the command does.
+        config_first: Whether bare first tokens are config files.
     """
     from medarc_plugin.options import GROUPS, SlurmOptions, choices
 
-    rows = [("Launch", f"{name} {metavar}", text) for name, (metavar, text) in VALUE_FLAGS.items()]
+    more = {"--output-dir": f" {STEM} in it: the name of CONFIG without its suffix."} if config_first else {}
+    rows = [
+        ("Launch", f"{name} {metavar}", text + more.get(name, ""))
+        for name, (metavar, text) in VALUE_FLAGS.items()
+    ]
     rows += [("Launch", name, text) for name, text in (SWITCHES | PRIME_RL_FLAGS).items()]
     for name, knob in knobs().items():
         metavar = "" if knob.metavar is None else f" {knob.metavar}"

@@ -76,7 +76,7 @@ def run(entrypoint: Entrypoint, argv: Sequence[str], backend: str, usage: str, *
         The exit code.
     """
     if "--help" in arguments.parse(argv).switches:
-        output.fact(arguments.help_text(usage, SUMMARY[entrypoint]))
+        output.fact(arguments.help_text(usage, SUMMARY[entrypoint], config_first=config_first))
         return 0
     from dataclasses import replace
 

@@ -263,13 +263,38 @@ def test_several_configs_need_directories_of_their_own(argv: tuple[str, ...], me
 
 
 def test_files_behind_at_signs_are_one_run() -> None:
-    argv = ("@", "a.toml", "@", "b.toml", "--output-dir", "runs/{stem}")
+    argv = ("@", "a.toml", "@", "b.toml", "--output-dir", "runs/x")
 
     found = request(*argv)
 
     assert found.arguments == argv[:4]
     assert found.run_dir is not None
-    assert found.run_dir.name == "{stem}"
+    assert found.run_dir.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("argv", "config_first", "message"),
+    [
+        (("@", "a.toml", "--output-dir", "runs/{stem}"), False, "{stem} stands for nothing here"),
+        (("@", "a.toml", "--output-dir", "{name}/x"), False, "{name} stands for nothing here"),
+        (("@", "a.toml", "--output-dir", "runs/{stem}"), True, "{stem} stands for nothing here"),
+        (("a.toml", "--output-dir", "runs/{stem}-{seed}"), True, "{seed} stands for nothing"),
+        (("a.toml", "b.toml", "--output-dir", "runs/{name}"), True, "{name} stands for nothing"),
+    ],
+)
+def test_a_name_in_braces_that_nobody_replaces_is_refused(
+    argv: tuple[str, ...], config_first: bool, message: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        requests_from("rl", argv, default_backend="slurm", config_first=config_first)
+
+    assert "{stem}" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("again", ["a.toml", "./a.toml"])
+def test_a_config_that_is_given_twice_is_told_so(again: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(again)} is given twice"):
+        requests("a.toml", "b.toml", again, "--output-dir", "runs/{stem}")
 
 
 @pytest.mark.parametrize("token", ["--resume", "--resume.step", "--resume=true"])
@@ -315,6 +340,13 @@ def test_a_home_is_found_and_dots_are_removed() -> None:
 def test_an_argument_that_is_no_text_is_refused() -> None:
     with pytest.raises(UsageError, match=r"not UTF-8 text: 'a\\udcff'"):
         request("@", "x", "--output-dir", "a\udcff")
+
+
+def test_the_help_names_what_is_replaced_where_it_is() -> None:
+    assert "{stem}" not in help_text("rl", "Train.")
+    assert "{stem} in it: the name of CONFIG" in " ".join(
+        help_text("rl", "Train.", config_first=True).split()
+    )
 
 
 def test_the_help_names_every_flag() -> None:

@@ -377,7 +377,7 @@ def test_runs_of_several_nodes_are_refused(entrypoint: str, path: str, kind: str
     with pytest.raises(FieldError, match="places runs on one node") as caught:
         applied(entrypoint, document)
 
-    assert f"leave --backend out of `{entrypoint}`" in (caught.value.hint or "")
+    assert f"`{entrypoint} @ CONFIG`, without --backend" in (caught.value.hint or "")
 
 
 def test_gpus_of_a_server_become_engines() -> None:

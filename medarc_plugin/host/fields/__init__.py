@@ -218,7 +218,7 @@ def _refuse_multi_node(document: Document, entrypoint: str) -> None:
         if kind in ("multi_node", "disaggregated"):
             raise FieldError(
                 f"{path} = {kind!r}: this backend places runs on one node",
-                f"submit multi-node runs with prime-rl's own [slurm]: leave --backend out of `{entrypoint}`",
+                f"prime-rl's own [slurm] submits multi-node runs: `{entrypoint} @ CONFIG`, without --backend",
             )
 
 
