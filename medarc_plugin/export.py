@@ -66,7 +66,7 @@ def _python(plan: Mapping[str, Any]) -> Path:
     named = plan.get("python")
     if isinstance(named, str) and os.access(named, os.X_OK) and Path(named).is_file():
         return Path(named)
-    return require(locate(None)).python
+    return require(locate(None), option=False).python
 
 
 def _plan(path: Path) -> Mapping[str, Any]:

@@ -167,7 +167,7 @@ def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
         raise HostNotFoundError(
             f"`{entrypoint}` without --backend is prime-rl's own command, and prime-rl was not found: "
             "looked at PRIME_RL_DIR, ./prime-rl and this Python environment",
-            hint=f"add --backend slurm, or get prime-rl: {locate.GET_PRIME_RL}",
+            hint=f"add --backend slurm, or get prime-rl: {locate.GET_PRIME_RL}, and set PRIME_RL_DIR to it",
         )
     command, environment = passthrough.command(host, entrypoint, argv)
     sys.stdout.flush()
@@ -176,7 +176,7 @@ def hand_over(entrypoint: Entrypoint, argv: Sequence[str]) -> NoReturn:
     except OSError as error:
         raise HostBrokenError(
             f"prime-rl's interpreter {command[0]} cannot be run: {error.strerror}",
-            hint=locate.GET_PRIME_RL,
+            hint=f"`{locate.MEND}` in prime-rl's checkout repairs its environment",
         ) from None
 
 

@@ -24,8 +24,9 @@ environments and this project, which uv would take away."""
 
 GET_PRIME_RL = (
     "clone https://github.com/PrimeIntellect-ai/prime-rl, run `git submodule update --init` and "
-    f"`{SYNC}` in it, and name it with --prime-rl-dir or PRIME_RL_DIR"
+    f"`{SYNC}` in it"
 )
+"""The way to get it; how it is then named depends on who asks."""
 
 
 def locate(
@@ -59,17 +60,21 @@ def locate(
     return None
 
 
-def require(host: Host | None) -> Host:
+def require(host: Host | None, *, option: bool = True) -> Host:
     """Return the host, or say how to get one.
+
+    Args:
+        host: What `locate` returned.
+        option: Whether the command takes --prime-rl-dir.
 
     Raises:
         HostNotFoundError: There is none.
     """
     if host is None:
         raise HostNotFoundError(
-            "prime-rl was not found: looked at --prime-rl-dir, PRIME_RL_DIR, ./prime-rl and this "
-            "Python environment",
-            hint=GET_PRIME_RL,
+            f"prime-rl was not found: looked at {'--prime-rl-dir, ' if option else ''}PRIME_RL_DIR, "
+            "./prime-rl and this Python environment",
+            hint=f"{GET_PRIME_RL}, and name it with {'--prime-rl-dir or ' if option else ''}PRIME_RL_DIR",
         )
     return host
 
@@ -103,12 +108,14 @@ def commit_of(directory: Path | None) -> tuple[str | None, bool]:
 def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> Host:
     directory = _expanded(directory)
     if not directory.is_dir():
-        raise HostBrokenError(f"{source}: {directory} is not a folder", hint=GET_PRIME_RL)
+        raise HostBrokenError(
+            f"{source}: {directory} is not a folder", hint=f"{GET_PRIME_RL}, and name that folder"
+        )
     if not is_checkout(directory):
         raise HostBrokenError(
             f"{source}: {directory} is not a prime-rl checkout: it has no pyproject.toml beside "
             "src/prime_rl or packages/prime-rl-configs",
-            hint=GET_PRIME_RL,
+            hint=f"name the folder of its pyproject.toml, or {GET_PRIME_RL}",
         )
     named = environment.get("PRIME_RL_PYTHON")
     # The link itself and not what it points to: that is how Python knows its environment.

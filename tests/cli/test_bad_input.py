@@ -182,7 +182,12 @@ def test_an_output_directory_without_permission(
 
 
 def test_no_backend_and_no_prime_rl(refused: Callable[..., str]) -> None:
-    assert "prime-rl was not found" in refused("rl", "@", "rl.toml")
+    said = refused("rl", "@", "rl.toml", "--dry-run")
+
+    assert "prime-rl was not found" in said
+    assert "in it, and set PRIME_RL_DIR to it\n" in said
+    # It would go to prime-rl, which knows no such field.
+    assert "--prime-rl-dir" not in said
 
 
 def test_a_real_submission_without_prime_rl(refused: Callable[..., str]) -> None:
@@ -190,6 +195,7 @@ def test_a_real_submission_without_prime_rl(refused: Callable[..., str]) -> None
 
     assert "prime-rl was not found: looked at --prime-rl-dir, PRIME_RL_DIR, ./prime-rl" in said
     assert "git submodule update --init" in said
+    assert "name it with --prime-rl-dir or PRIME_RL_DIR" in said
 
 
 @pytest.mark.parametrize("dry", [("--dry-run",), ()])
