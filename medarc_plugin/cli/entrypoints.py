@@ -115,7 +115,8 @@ def carry_out(request: Request) -> int:
     if request.dry_run or prepared.plan.resolved.dry_run:
         launch.write(prepared)
         doing = "starts" if request.backend == "local" else "submits"
-        output.say(f"dry run: the files are written, nothing is started; this {doing} the run:")
+        what = "rehearsal" if request.rehearse else "run"
+        output.say(f"dry run: the files are written, nothing is started; this {doing} the {what}:")
         output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
         return 0
     if request.sandbox is not None:

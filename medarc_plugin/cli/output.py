@@ -84,7 +84,8 @@ def show_plan(prepared: Prepared) -> None:
     """Describe what would be, or is about to be, submitted."""
     plan, resolved, allocation = prepared.plan, prepared.plan.resolved, prepared.plan.allocation
     sources = prepared.settled.sources
-    rows = [("run", f"{resolved.entrypoint} with backend {plan.backend}, job name {plan.name!r}")]
+    what = f"rehearsal of {resolved.entrypoint}" if plan.launch.rehearse else resolved.entrypoint
+    rows = [("run", f"{what} with backend {plan.backend}, job name {plan.name!r}")]
     rows += _gpu_rows(plan)
     if plan.backend != "local":
         rows += [
@@ -92,14 +93,16 @@ def show_plan(prepared: Prepared) -> None:
             ("memory", allocation.memory or "the cluster's default (--mem-per-gpu sets it)"),
             ("time limit", allocation.time or "the partition's default (--time sets it)"),
         ]
-        if resolved.entrypoint != "inference":
+        if plan.launch.rehearse:
+            rows.append(("starts", "nothing: the job makes all checks, and says whether the run would start"))
+        elif resolved.entrypoint != "inference":
             rows.append(("survives", _survival_words(prepared)))
         for name in ("partition", "account", "qos"):
             value = getattr(allocation, name)
             rows.append((name, f"{value} ({sources[name]})" if value else "the cluster's default"))
     rows.append(("config", _config_words(prepared)))
     if plan.launch.passed:
-        rows.append(("passed on", ", ".join(plan.launch.passed) + " (values stay out of all files)"))
+        rows.append(("passed on", _passed_words(plan)))
     rows.append(("run dir", str(plan.run_dir)))
     shown = [file.path for file in prepared.files if plan.files.job not in file.path.parents]
     rows += [
@@ -117,7 +120,8 @@ def show_plan(prepared: Prepared) -> None:
 def show_submission(plan: JobPlan, submission: Submission) -> None:
     """Print the job's id and the paths, a labelled line each."""
     cluster = f" on {submission.cluster}" if submission.cluster else ""
-    say(f"submitted {plan.name!r}{cluster}")
+    rehearsal = "the rehearsal of " if plan.launch.rehearse else ""
+    say(f"submitted {rehearsal}{plan.name!r}{cluster}")
     for name, value in (
         ("job", submission.job_id),
         ("run", plan.run_dir),
@@ -174,6 +178,29 @@ def _listed(parts: Mapping[str, int]) -> str:
 
 def _gib(size: int | None) -> str:
     return f"{(size or 0) / 2**30:.1f}"
+
+
+def _passed_words(plan: JobPlan) -> str:
+    """Say which variables are passed on, and which are not since they are not here."""
+    from medarc_plugin import launch
+
+    here = launch.gather_secrets(plan)
+    found = [name for name in plan.launch.passed if name in here]
+    missing = [name for name in plan.launch.passed if name not in here]
+    words = f"{', '.join(found)} (values stay out of all files)" if found else "nothing"
+    return words + (f"; not found here: {', '.join(missing)}" if missing else "")
+
+
+def allocation_words(plan: JobPlan) -> str:
+    """Say in a few words what is asked of SLURM."""
+    gpus = plan.allocation.gpus
+    words = f"{gpus} GPU{'' if gpus == 1 else 's'}"
+    if plan.backend == "local":
+        return words
+    limit = plan.allocation.time
+    if limit is None:
+        return f"{words}, the partition's time limit"
+    return f"{words}, time limit {limit}{' min' if limit.isdigit() else ''}"
 
 
 def _survival_words(prepared: Prepared) -> str:

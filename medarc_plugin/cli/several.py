@@ -60,7 +60,10 @@ def carry_out_all(requests: Sequence[Request]) -> int:
             _submit(index, outcome, messages)
         except MedarcError as error:
             messages.failed(index, error)
-    return messages.show(done="written, nothing is started" if first.dry_run else "submitted")
+    return messages.show(
+        "rehearsals" if first.rehearse else "runs",
+        "written, nothing is started" if first.dry_run else "submitted",
+    )
 
 
 class Messages:
@@ -93,10 +96,11 @@ class Messages:
         for text in prepared.plan.resolved.warnings:
             self.warn(index, f"prime-rl: {text}")
 
-    def show(self, done: str) -> int:
+    def show(self, what: str, done: str) -> int:
         """Print all of it.
 
         Args:
+            what: What they are.
             done: What became of the good ones.
 
         Returns:
@@ -108,7 +112,7 @@ class Messages:
             output.error(f"{self._whose(indices)}: {message}", hint)
         bad = sum(map(len, self._errors.values()))
         total = len(self._names)
-        output.say(f"{total - bad} of {total} runs {done}" + (f"; {bad} could not be" if bad else ""))
+        output.say(f"{total - bad} of {total} {what} {done}" + (f"; {bad} could not be" if bad else ""))
         return self._code
 
     def _whose(self, indices: Sequence[int]) -> str:
@@ -125,7 +129,7 @@ def _name(request: Request) -> str:
 
 def _write(prepared: Prepared, added: Mapping[str, str]) -> None:
     launch.write(prepared)
-    output.say(f"written {prepared.plan.run_dir}")
+    output.say(f"written {prepared.plan.run_dir}: {output.allocation_words(prepared.plan)}")
     output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
 
 

@@ -66,6 +66,16 @@ def test_a_rehearsal_asks_for_a_short_allocation_whatever_the_run_asks_for(
     assert "signal" not in directives(run_dir)
 
 
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_a_rehearsal_is_called_one(here: Run, host: Path, slurm: Slurm, dry: tuple[str, ...]) -> None:
+    said = here("rl", "--backend", "slurm", *RL, "--rehearse", *dry).err
+
+    assert "run         rehearsal of rl with backend slurm, job name 'a'\n" in said
+    assert "survives" not in said
+    assert "starts      nothing: " in said
+    assert ("this submits the rehearsal:\n" if dry else "submitted the rehearsal of 'a'\n") in said
+
+
 def test_a_rehearsal_takes_the_time_that_is_typed(cli: Run, run_dir: Path, host: Path) -> None:
     cli("rl", "--backend", "slurm", *RL, "--dry-run", "--rehearse", "--time", "20")
 
@@ -492,7 +502,14 @@ def test_the_token_is_found_where_the_hub_stores_it(
     assert slurm.calls("sbatch")[0]["environment"]["HF_TOKEN"] == SENTINEL
     assert SENTINEL not in result.printed
     assert leaks(work) == []
+    assert "  HF_TOKEN (values stay out of all files); not found here: WANDB_API_KEY\n" in result.err
     assert "warning: WANDB_API_KEY was not found here, so the job will not have it" in result.err
+
+
+def test_what_is_not_here_is_not_said_to_be_passed_on(here: Run, host: Path) -> None:
+    result = here("rl", "--backend", "slurm", *RL, "--auto-auth", "--dry-run")
+
+    assert "passed on   nothing; not found here: HF_TOKEN, WANDB_API_KEY\n" in result.err
 
 
 def test_a_refusal_shows_no_secret(

@@ -59,7 +59,17 @@ def test_all_are_written_by_one_process_of_prime_rls(here: Run, work: Path, aske
         "c/sft.sbatch",
     ]
     assert "2 configs checked by prime-rl" in done.err
+    assert f"written {work}/runs/a: 1 GPU, the partition's time limit\n" in done.err
     assert done.err.endswith("2 of 2 runs written, nothing is started\n")
+
+
+def test_rehearsals_are_called_so(here: Run, work: Path) -> None:
+    written = here("medarc_slurm", "sft", "a.toml", "c.toml", *PLACE, "--rehearse", "--dry-run")
+    submitted = here("medarc_slurm", "sft", "a.toml", "c.toml", *PLACE, "--rehearse")
+
+    assert f"written {work}/runs/c: 1 GPU, time limit 5 min\n" in written.err
+    assert written.err.endswith("2 of 2 rehearsals written, nothing is started\n")
+    assert submitted.err.endswith("2 of 2 rehearsals submitted\n")
 
 
 def test_what_is_written_is_what_one_call_writes(here: Run, work: Path) -> None:
