@@ -129,9 +129,13 @@ def check_shared_gpu(subject: Subject) -> Iterator[Check]:
     except MemoryShareError as error:
         yield Check("GPU memory", FAIL, str(error), error.hint)
         return
-    size = "a GPU of unknown size" if mib is None else f"a GPU of {mib / 1024:.1f} GiB"
     source = ", as the config says" if memory.get("fixed") else ""
-    yield Check("GPU memory", OK, f"{size} for trainer and vLLM; vLLM's share is {share:g}{source}")
+    text = f"vLLM's share is {share:g}{source}"
+    if mib is None:
+        text = f"the GPU's size is not known, so nobody looked whether trainer and vLLM fit; {text}"
+        yield Check("GPU memory", SKIP, text)
+    else:
+        yield Check("GPU memory", OK, f"a GPU of {mib / 1024:.1f} GiB for trainer and vLLM; {text}")
 
 
 def check_driver(subject: Subject) -> Iterator[Check]:
@@ -148,7 +152,7 @@ def check_driver(subject: Subject) -> Iterator[Check]:
             "NVIDIA driver",
             FAIL,
             driver.problem,
-            "training needs a node with NVIDIA GPUs: another partition or --constraint",
+            "the run needs a node with NVIDIA GPUs: another partition or --constraint",
         )
 
 

@@ -253,11 +253,11 @@ class Owner:
         return Check("caches", OK, f"{self.caches.root} for this job alone")
 
     def _refuse(self) -> int:
-        """Say in one line what is missing."""
+        """Say in one line what is missing; why stands above it."""
         self.attempt.reason = "checks-failed"
         what = "the real run would not start" if self.launch.rehearse else "prime-rl is not started"
-        texts = (f"{check.name} ({check.text.splitlines()[0]})" for check in self.attempt.failed)
-        self.log.say(f"{what}; missing: {'; '.join(texts)}")
+        names = dict.fromkeys(check.name for check in self.attempt.failed)
+        self.log.say(f"{what}; missing: {', '.join(names)}")
         return CHECKS_FAILED
 
     def _may_start(self) -> bool:

@@ -14,6 +14,7 @@ ones with it. A part that takes too long ends the process.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import netrc
 import os
@@ -230,13 +231,14 @@ def look_at_config(question: Mapping[str, Any], seen: dict[str, Any]) -> Iterato
             yield FAIL, f"{path} cannot be imported: {_words(error)}", _hint(error)
             continue
         sys.argv = [name, *arguments]
+        shown = " ".join(argument for argument in arguments if argument != "@")
         try:
             cli(found, args=list(arguments))
         except (Exception, SystemExit) as error:
             hint = _hint(error) or "the prime-rl of the job is another one than that of the submission"
-            yield FAIL, f"{name} refuses it: {_words(error)}", hint
+            yield FAIL, f"it refuses {shown}: {_words(error)}", hint
         else:
-            yield OK, f"{name} takes {' '.join(arguments)}"
+            yield OK, f"it takes {shown}"
 
 
 def look_at_environments(question: Mapping[str, Any], seen: dict[str, Any]) -> Iterator[Finding]:  # noqa: ARG001
@@ -346,7 +348,12 @@ def _imported(name: str) -> tuple[Any, str]:
 
 
 def _words(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename[0] != "<"]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        # That a module is not there is no matter of the line that looks for it.
+        if frame.filename[0] != "<" and frame.filename != importlib.__file__
+    ]
     text = str(getattr(error, "message", "") or error).strip() or "it gave no reason"
     where = ""
     # What prime-rl's parser refuses is no matter of the line that says so.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,7 @@ def rehearse(stage: Stage) -> Iterator[Check]:
     yield check_shared_folders(stage)
     lease, check = lease_ports(stage)
     try:
-        if check is not None:
-            yield check
+        yield check
         yield from check_in_prime_rl(stage, lease)
     finally:
         if lease is not None:
@@ -85,15 +85,19 @@ def check_shared_folders(stage: Stage) -> Check:
         hint = "--hf-cache-dir names another; what is in it already can be used"
         return Check(name, WARN, f"{home} cannot be written on this node", hint)
     file = str(mark.get("file") or "")
+    if not file and host == socket.gethostname():
+        return Check(name, OK, f"{home} can be written; the job runs on the host that it was submitted from")
     if not file:
-        return Check(name, OK, f"{home} can be written; {host} left no mark to tell whether it is shared")
+        hint = "--hf-cache-dir DIR names one that the nodes share"
+        words = f"whether {host} has the same one is not known: there was none to leave a mark in"
+        return Check(name, OK, f"{home} can be written; {words}", hint)
     if not (home / Path(file).name).exists():
         hint = "what was fetched there is not here, and each node fetches for itself: --hf-cache-dir DIR"
         return Check(name, WARN, f"{home} is not the folder that {host} has as {Path(file).parent}", hint)
     return Check(name, OK, f"{home} can be written, and is shared with {host}")
 
 
-def lease_ports(stage: Stage) -> tuple[Lease | None, Check | None]:
+def lease_ports(stage: Stage) -> tuple[Lease | None, Check]:
     """Lease ports as a launch does, or look at the one that people address."""
     launch = stage.subject.launch
     if launch.ports is not None:
@@ -106,10 +110,14 @@ def lease_ports(stage: Stage) -> tuple[Lease | None, Check | None]:
     path = launch.fields.rehearsal.get("server_port")
     ports = values(stage.subject.config or {}, str(path)) if path else []
     if not ports or not isinstance(ports[0], int):
-        return None, None
+        words = "the run needs none of its own"
+        if not launch.checked:
+            words = "the config is unchecked: whatever ports it names are used as they are"
+        return None, Check("ports", SKIP, words)
     if is_free(ports[0]):
         return None, Check("ports", OK, f"{ports[0]}, the server's, is free")
-    return None, Check("ports", FAIL, f"{ports[0]}, the server's, is taken on this node", f"set {path}")
+    hint = f"`--{str(path).replace('_', '-')} N` names another"
+    return None, Check("ports", FAIL, f"{ports[0]}, the server's, is taken on this node", hint)
 
 
 def check_in_prime_rl(stage: Stage, lease: Lease | None) -> Iterator[Check]:

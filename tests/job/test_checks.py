@@ -75,7 +75,12 @@ def test_a_share_of_the_configs_own_is_said(subject: Any) -> None:
 def test_a_made_up_gpu_has_no_size(subject: Any) -> None:
     found = check_shared_gpu(subject(devices=None, memory=NEEDS))
 
-    assert said(found) == [("ok", "a GPU of unknown size for trainer and vLLM; vLLM's share is 0.3")]
+    assert said(found) == [
+        (
+            "skip",
+            "the GPU's size is not known, so nobody looked whether trainer and vLLM fit; vLLM's share is 0.3",
+        )
+    ]
 
 
 def test_without_a_shared_gpu_nothing_is_said(subject: Any) -> None:

@@ -54,7 +54,7 @@ def test_a_line_a_check(rehearsal: Any) -> None:
 
     path = rehearsal.run_dir / "configs/attempts/1/rl.json"
     h200 = "NVIDIA H200 (compute capability 9.0)"
-    assert f"[ ok ] config by prime-rl: RLConfig takes @ {path}" in log
+    assert f"[ ok ] config by prime-rl: it takes {path}\n" in log
     assert f"[ ok ] GPUs in torch: torch 2.11.0 sees 2 of 2 wanted and computes on them: {h200}" in log
     assert "[ ok ] vLLM: vllm 0.26.0" in log
     assert "[ ok ] imports: reverse_text from " in log
@@ -156,7 +156,7 @@ def test_a_missing_torch_is_named_with_the_interpreter(run: Any) -> None:
     python = run.document["python"]
     assert finished.code == 3
     assert (
-        f"[FAIL] GPUs in torch: {python} cannot import torch: ModuleNotFoundError: No module named 'torch'"
+        f"[FAIL] GPUs in torch: {python} cannot import torch: ModuleNotFoundError: No module named 'torch'\n"
         in finished.log
     )
 
@@ -226,7 +226,7 @@ def test_a_config_that_the_prime_rl_of_the_job_refuses(rehearsal: Any) -> None:
     finished = rehearsal.attempt()
 
     assert finished.code == 3
-    assert "[FAIL] config by prime-rl: RLConfig refuses it" in finished.log
+    assert "[FAIL] config by prime-rl: it refuses " in finished.log
     assert "--max-steps" in finished.log
 
 
@@ -275,6 +275,18 @@ def test_a_server_whose_port_is_taken(rehearsal: Any) -> None:
 
     assert finished.code == 3
     assert f"[FAIL] ports: {port}, the server's, is taken on this node" in finished.log
+    assert "hint: `--server.port N` names another\n" in finished.log
+
+
+@pytest.mark.parametrize(
+    ("checked", "words"), [(True, "the run needs none of its own"), (False, "the config is unchecked: ")]
+)
+def test_a_run_without_ports_of_its_own_says_why(rehearsal: Any, checked: bool, words: str) -> None:
+    rehearsal.document |= {"ports": None, "checked": checked}
+
+    (line,) = rehearsal.attempt().lines("] ports")
+
+    assert line.startswith(f"[skip] ports: {words}")
 
 
 def test_no_place_for_caches(rehearsal: Any) -> None:
@@ -320,11 +332,23 @@ def test_the_mark_of_the_submitting_host_is_looked_for(rehearsal: Any, tmp_path:
     assert f"[ ok ] hub cache: {home} can be written, and is shared with login1" in there.log
 
 
-def test_without_a_mark_nothing_is_said_about_sharing(rehearsal: Any, tmp_path: Path) -> None:
-    (line,) = rehearsal.attempt(HF_HOME=str(tmp_path / "fresh")).lines("hub cache")
+@pytest.mark.parametrize(
+    ("host", "words", "hinted"),
+    [
+        ("login1", "whether login1 has the same one is not known: ", True),
+        (socket.gethostname(), "the job runs on the host that it was submitted from", False),
+    ],
+)
+def test_without_a_mark_sharing_is_not_known(
+    rehearsal: Any, tmp_path: Path, host: str, words: str, hinted: bool
+) -> None:
+    rehearsal.document["mark"] = {"host": host, "file": None}
 
-    assert line.startswith("[ ok ] hub cache: ")
-    assert "left no mark" in line
+    finished = rehearsal.attempt(HF_HOME=str(tmp_path / "fresh"))
+
+    (line,) = finished.lines("hub cache")
+    assert line.startswith(f"[ ok ] hub cache: {tmp_path}/fresh can be written; {words}")
+    assert ("--hf-cache-dir DIR names one that the nodes share" in finished.log) == hinted
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
