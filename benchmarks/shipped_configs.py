@@ -4,9 +4,10 @@
 
 A config is equal when the plugin's dry run writes what prime-rl's own writes, in parts and (with its own
 `[slurm]`) as a whole, and prime-rl takes the plugin's again, as in a job; or both refuse it for one reason;
-or it is for several nodes, and the plugin says so. Ends with 1 when there is another. The seconds are those
-of each dry run with prime-rl imported already, ours with the start of our command. Environments that are not
-installed have a stand-in that takes any field, for both sides.
+or it is for several nodes, and the plugin says so; or it is another command's, such as a trainer's alone or
+a set of evals, and each of prime-rl's `rl`, `sft` and `inference` refuses it. Ends with 1 when there is
+another. The seconds are those of each dry run with prime-rl imported already, ours with the start of our
+command. Environments that are not installed have a stand-in that takes any field, for both sides.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> int:
             counts[found.ending, found.entrypoint] += 1
             print(
                 f"{config:<62} {found.entrypoint or '-':<10} {found.ours:>4.1f} s {found.theirs:>5.1f} s  "
-                f"{found.ending}: {found.detail}",
+                f"{found.ending}{': ' if found.detail else ''}{found.detail}",
                 flush=True,
             )
     for (ending, entrypoint), number in sorted(counts.items()):

@@ -26,9 +26,12 @@ SCRIPTS = Path(sys.executable).parent
 FOLDERS = ("configs", "examples")
 MODULES = tuple(f"prime_rl.configs.{name}" for name in ("rl", "sft", "inference"))
 
-EQUAL, REFUSED, MULTI_NODE, OTHER = "equal", "refused alike", "multi-node", "of another command"
+EQUAL, REFUSED, MULTI_NODE, OTHER = "equal", "refused alike", "multi-node", "another command's"
 ENDINGS = (EQUAL, REFUSED, MULTI_NODE, OTHER)
 """How a config may end; whatever else is said of one is a fault of the plugin's."""
+
+READ_AGAIN = "prime-rl makes something else of a resolved config that it reads again, of its own too"
+"""Said of a config that is equal, and of which the job's prime-rl will make another."""
 
 TASKSET = '''"""A stand-in for an environment's package: takes any field, and has no tasks."""
 
@@ -272,12 +275,11 @@ class Comparison:
         )
         if again.returncode:
             return "refused in the job", again.stderr[-2000:]
-        changed = list(differences(written(work / "theirs"), written(work / "ours"), self.host.shape))
+        names = ("at first", "read again")
+        changed = list(differences(written(work / "theirs"), written(work / "ours"), self.host.shape, names))
         if changed and list(self._differences_again(entrypoint, work)):
             return "different when read again", "; ".join(changed)
-        return EQUAL, "; ".join(
-            f"prime-rl's own comes to another when read again: {line}" for line in changed
-        )
+        return EQUAL, f"{READ_AGAIN}: {'; '.join(changed)}" if changed else ""
 
     def _differences_again(self, entrypoint: str, work: Path) -> Iterator[str]:
         """Let prime-rl read what it wrote itself, and compare that: not all comes to the same once more."""
@@ -325,7 +327,12 @@ LAUNCHERS = ("deployment", "slurm", "dry_run", "output_dir")
 """Fields of a server that its own launcher reads: prime-rl leaves them out of a run's part for it."""
 
 
-def differences(wanted: dict[str, Any], made: dict[str, Any], shape: Shape) -> Iterator[str]:
+def differences(
+    wanted: dict[str, Any],
+    made: dict[str, Any],
+    shape: Shape,
+    names: tuple[str, str] = ("prime-rl", "the plugin"),
+) -> Iterator[str]:
     """Say where configs differ, but for launchers' own fields and what prime-rl derives from the whole."""
     for part, theirs in wanted.items():
         if part not in made:
@@ -338,7 +345,9 @@ def differences(wanted: dict[str, Any], made: dict[str, Any], shape: Shape) -> I
         )
         for path in sorted(left.keys() | right.keys()):
             if left.get(path) != right.get(path):
-                yield f"{part}: {path}: prime-rl {left.get(path)!r}, the plugin {right.get(path)!r}"
+                values = (left.get(path), right.get(path))
+                said = ", ".join(f"{name} {value!r}" for name, value in zip(names, values, strict=True))
+                yield f"{part}: {path}: {said}"
 
 
 def is_aside(path: str, names: Collection[str]) -> bool:
