@@ -195,9 +195,12 @@ def warn_of_near_misses(passed: Sequence[str]) -> None:
 
 
 def warn_of_ignored_variables() -> None:
-    """Name the variables of sbatch's that say what the run itself decides."""
+    """Name the variables of sbatch's that say what the run itself decides, and a cache that is nowhere."""
     from medarc_plugin.profiles import ignored_variables
 
+    cache = os.path.expanduser(os.environ.get("MEDARC_CACHE_DIR") or "/")  # noqa: PTH111 - the other raises
+    if not os.path.isabs(cache):  # noqa: PTH117 - may be no path at all
+        output.warn(f"MEDARC_CACHE_DIR: {cache!r} is not an absolute path; ignored")
     ignored = ignored_variables(os.environ)
     if ignored:
         output.warn(f"{', '.join(ignored)}: set, but the run decides this; ignored")

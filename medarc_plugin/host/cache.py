@@ -321,11 +321,13 @@ def _digest(value: object) -> str:
 def folder_for(environment: Mapping[str, str] = os.environ) -> Path:
     """The user's folder of resolved configs: under MEDARC_CACHE_DIR, else under the user's cache folder.
 
-    MEDARC_CACHE_DIR may be set for everybody, so that each user has a folder of their own in it.
+    MEDARC_CACHE_DIR may be set for everybody, so that each user has a folder of their own in it. A relative
+    path is no valid one, of either: it would be another folder wherever a command is typed.
     """
-    place = environment.get("MEDARC_CACHE_DIR")
-    if place:
-        return Path(os.path.abspath(os.path.expanduser(place)), f"configs-{os.geteuid()}")  # noqa: PTH100, PTH111
+    place = os.path.expanduser(environment.get("MEDARC_CACHE_DIR") or "")  # noqa: PTH111 - the other raises
+    if os.path.isabs(place):  # noqa: PTH117 - may be no path at all
+        return Path(place, f"configs-{os.geteuid()}")
     import platformdirs
 
-    return Path(platformdirs.user_cache_path("medarc"), "configs")
+    folder = platformdirs.user_cache_path("medarc")
+    return Path(folder if folder.is_absolute() else Path.home() / ".cache" / "medarc", "configs")

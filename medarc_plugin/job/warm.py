@@ -164,11 +164,12 @@ class Seeds:
 def warm_folder(given: Mapping[str, str]) -> Path:
     """The user's folder of warm copies: under MEDARC_CACHE_DIR, else under the user's cache folder.
 
-    MEDARC_CACHE_DIR may be set for everybody, so that each user has a folder of their own in it.
+    MEDARC_CACHE_DIR may be set for everybody, so that each user has a folder of their own in it. A relative
+    path is no valid one, as for XDG_CACHE_HOME.
     """
-    place = given.get("MEDARC_CACHE_DIR")
-    if place:
-        return Path(place) / f"compile-{os.geteuid()}"
+    place = Path(os.path.expanduser(given.get("MEDARC_CACHE_DIR") or ""))  # noqa: PTH111 - the other raises
+    if place.is_absolute():
+        return place / f"compile-{os.geteuid()}"
     return cache_home(given) / "medarc" / "compile"
 
 

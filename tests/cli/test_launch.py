@@ -443,6 +443,18 @@ def test_sbatch_variables_are_wishes_and_do_not_override_the_script(
     )
 
 
+def test_a_cache_that_would_be_somewhere_else_each_time_is_ignored(
+    here: Run, work: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDARC_CACHE_DIR", "cache")
+
+    result = here("rl", "--backend", "slurm", *RL, "--dry-run")
+
+    assert result.code == 0
+    assert "warning: MEDARC_CACHE_DIR: 'cache' is not an absolute path; ignored\n" in result.err
+    assert not (work / "cache").exists()
+
+
 SENTINEL = "hf_OpenSesame123"
 
 

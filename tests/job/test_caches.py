@@ -798,3 +798,4 @@ def test_each_user_has_a_folder_of_copies(tmp_path):
     assert warm.warm_folder(home) == tmp_path / ".cache" / "medarc" / "compile"
     assert warm.warm_folder({**home, "XDG_CACHE_HOME": "/c"}) == Path("/c/medarc/compile")
     assert warm.warm_folder({**home, "MEDARC_CACHE_DIR": "/m"}) == Path(f"/m/compile-{os.geteuid()}")
+    assert warm.warm_folder({**home, "MEDARC_CACHE_DIR": "m"}) == warm.warm_folder(home)

@@ -411,3 +411,10 @@ def test_a_config_that_cannot_be_read_whole_has_no_key(
 def test_where_it_is(tmp_path: Path) -> None:
     assert folder_for({}) == tmp_path / "home/.cache/medarc/configs"
     assert folder_for({"MEDARC_CACHE_DIR": "/m"}) == module.Path(f"/m/configs-{os.geteuid()}")
+
+
+@pytest.mark.parametrize("variable", ["MEDARC_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_a_relative_cache_is_none(work: module.Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "here")
+
+    assert folder_for() == module.Path.home() / ".cache" / "medarc" / "configs"
