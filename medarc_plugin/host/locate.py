@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def locate(
     if is_checkout(beside):
         return _checkout(beside, "./prime-rl", environment)
     if in_this_interpreter():
-        return Host(Path(sys.executable), None, "this environment")
+        return Host(Path(sys.executable), _checkout_of_this_interpreter(), "this environment")
     return None
 
 
@@ -92,6 +93,24 @@ def in_this_interpreter() -> bool:
         return importlib.util.find_spec("prime_rl.entrypoints.rl") is not None
     except (ImportError, ValueError):
         return False
+
+
+def _checkout_of_this_interpreter() -> Path | None:
+    """Find the checkout whose code is prime-rl here: the one that it is installed from, in an editable way.
+
+    https://packaging.python.org/en/latest/specifications/direct-url-data-structure/
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        said = json.loads(distribution("prime-rl").read_text("direct_url.json") or "{}")
+        url, editable = urlsplit(said["url"]), said["dir_info"]["editable"]
+    except (PackageNotFoundError, OSError, ValueError, TypeError, KeyError):
+        return None
+    directory = Path(url2pathname(url.path))
+    return directory if editable is True and url.scheme == "file" and is_checkout(directory) else None
 
 
 def commit_of(directory: Path | None) -> tuple[str | None, bool]:

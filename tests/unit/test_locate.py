@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -64,6 +65,39 @@ def test_the_places_are_tried_in_the_documented_order(
 
     assert found is not None
     assert source == found.source
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"dir_info": {"editable": True}}, True),
+        ({"dir_info": {}}, False),
+        ({"dir_info": {"editable": False}}, False),
+        (["no table"], False),
+        (None, False),
+    ],
+)
+def test_the_checkout_of_an_editable_prime_rl_here_is_found(
+    places: Callable[..., Host | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: Any,
+    found: bool,
+) -> None:
+    checkout = checkout_at(tmp_path / "my prime-rl")
+    about = tmp_path / "packages" / "prime_rl-0.8.1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: prime-rl\nVersion: 0.8.1\n")
+    if said is not None:
+        said = {"url": checkout.as_uri(), **said} if isinstance(said, dict) else said
+        (about / "direct_url.json").write_text(json.dumps(said))
+    monkeypatch.syspath_prepend(about.parent)
+
+    host = places(without="option variable beside")
+
+    assert host is not None
+    assert host.directory == (checkout if found else None)
+    assert (host.python, host.source) == (Path(sys.executable), "this environment")
 
 
 def test_nowhere_is_said_with_the_way_out(places: Callable[..., Host | None]) -> None:
