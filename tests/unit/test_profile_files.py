@@ -194,3 +194,17 @@ def test_a_byte_order_mark_is_no_matter(project_file):
     project_file.write_bytes(b'\xef\xbb\xbf[slurm]\nqos = "x"\n')
 
     assert settled().options.qos == "x"
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "profiles").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_load(path, project_file):
+    project_file.write_text(path.read_text())
+
+    (file,) = profile_files.read_all()
+
+    for name in (None, *file.named):
+        assert settled(name).options.partition
+    assert len(EXAMPLES) == 3
