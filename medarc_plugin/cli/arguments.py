@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VALUE_FLAGS = {
     "--backend": ("NAME", "Where the run goes: slurm, local, or what a plugin offers."),
     "--output-dir": ("DIR", "The run directory. Unset: output_dir and run.name of the config."),
+    "--profile": ("NAME", "Section of medarc.toml to take options from. Unset: MEDARC_PROFILE."),
     "--gpus": ("N", "GPUs of an SFT or inference run."),
     "--train-gpus": ("N", "GPUs of the trainer."),
     "--infer-gpus": ("N", "GPUs of vLLM."),
@@ -257,6 +258,7 @@ def _request(
         check="--no-check" not in parsed.switches,
         rehearse="--rehearse" in parsed.switches,
         cache="--no-cache" not in parsed.switches,
+        profile=parsed.launch.get("--profile"),
         sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
     )
 
@@ -381,7 +383,8 @@ def help_text(usage: str, summary: str, *, config_first: bool = False) -> str:
         lines += [line for title, left, text in rows if title == group for line in _row(left, text)]
     lines += [
         "",
-        "Every option of the last four groups is also --slurm.NAME, and a key of [slurm] in the config.",
+        "Every option of the last four groups is also --slurm.NAME, and a key of [slurm] in the config",
+        "and in medarc.toml.",
         "Anything else is prime-rl's and reaches it as typed: @ FILE, --max-steps 5,",
         "--trainer.optim.lr 1e-6, and all that follows `--`.",
     ]
