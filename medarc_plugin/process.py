@@ -6,13 +6,21 @@ it becomes a string only to be shown, and then through `show`.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shlex
+import signal
 import subprocess
+import tempfile
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+from medarc_plugin.errors import EndedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -102,6 +110,130 @@ def run(
     return Completed(argv, done.returncode, _text(done.stdout), _text(done.stderr))
 
 
+def run_apart(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    news: Callable[[], object] | None = None,
+) -> Completed:
+    """Run a command in a session of its own, which ends whole with it; never raises for its failure.
+
+    Whatever it starts and leaves behind is killed when it ends, when it takes too long, when a signal ends
+    the wait, and when this process dies. Signals of the terminal do not reach it.
+
+    Args:
+        argv: Program and arguments.
+        env: The whole environment; `None` passes on this process's own.
+        timeout: Seconds without news until it is killed.
+        news: Asked often meanwhile; what it returns is news when it is another than before.
+
+    Returns:
+        As `run`; of each stream the last megabyte.
+    """
+    argv = tuple(argv)
+    # Files, since the end of a pipe comes only when all who hold it have ended.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            session = _Session(argv, env, output, errors)
+        except OSError as error:
+            return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}")
+        try:
+            in_time = session.wait(timeout, news)
+        finally:
+            code = session.end()
+        printed, complained = _end_of(output), _end_of(errors)
+    if in_time:
+        return Completed(argv, code, printed, complained)
+    return Completed(argv, TIMED_OUT, printed, f"no answer within {timeout:g} s\n{complained}".strip())
+
+
+class _Session:
+    """A command as the leader of a session, tied to this process.
+
+    Args:
+        argv: The command.
+        env: Its environment; `None` for this process's own.
+        output: Where it prints.
+        errors: Where it complains.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, output: IO[bytes], errors: IO[bytes]
+    ) -> None:
+        reader, self._writer = os.pipe()
+        try:
+            self._leader = subprocess.Popen(
+                argv,
+                env=None if env is None else dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+                pass_fds=(reader,),
+            )
+            self._tie(reader)
+        except BaseException:
+            os.close(self._writer)
+            raise
+        finally:
+            os.close(reader)
+
+    def _tie(self, reader: int) -> None:
+        """Have the kernel kill the session when the pipe's other end is closed: when this process dies.
+
+        That is fcntl(2)'s signal-driven I/O: of the reader, which the command inherits, the session is the
+        owner, and what it is sent when something happens there is SIGKILL.
+        """
+        fcntl.fcntl(reader, fcntl.F_SETOWN, -self._leader.pid)
+        fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def wait(self, timeout: float | None, news: Callable[[], object] | None) -> bool:
+        """Wait until the command ends, or until there was no news for so many seconds; say which."""
+        last, heard = None, time.monotonic()
+        while not self._has_ended():
+            said = news() if news is not None else None
+            if said != last:
+                last, heard = said, time.monotonic()
+            elif timeout is not None and time.monotonic() - heard > timeout:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def _has_ended(self) -> bool:
+        """Look without taking note: until then nobody else can have the session's number."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self._leader.pid, flags) is not None
+        except ChildProcessError:
+            return True
+
+    def end(self) -> int:
+        """Kill what is left of it, and return the command's exit code."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._leader.pid, signal.SIGKILL)
+        # One that waits for a file system in vain cannot be killed.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._leader.wait(_KILL_SECONDS)
+        os.close(self._writer)
+        return -signal.SIGKILL if self._leader.returncode is None else self._leader.returncode
+
+
+_POLL_SECONDS = 0.05
+_KILL_SECONDS = 5.0
+_MOST_READ = 2**20
+
+
+def _end_of(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _MOST_READ))
+    return _text(file.read())
+
+
 def run_attached(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> int:
@@ -116,6 +248,10 @@ def run_attached(
                 code = child.wait()
             except KeyboardInterrupt:
                 # The terminal sent the interrupt to the child too; it decides how to end.
+                continue
+            except EndedError as ended:
+                # Nobody else tells the child.
+                child.send_signal(ended.number)
                 continue
             return code if code >= 0 else 128 - code
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, TextIO
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from medarc_plugin.errors import MedarcError
+from medarc_plugin.errors import EndedError, MedarcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import JobPlan, Resolved, Submission
 
 INTERRUPTED = 130
+SIGNALLED = 128
+"""And the signal's number, as a shell reports a command that a signal ended."""
 
 
 def say(text: str = "") -> None:
@@ -64,13 +69,41 @@ def guarded(command: Callable[[], int]) -> int:
         error("the current directory does not exist any more")
         return MedarcError.exit_code
     try:
-        return command()
+        with _ending_in_order():
+            return command()
     except MedarcError as raised:
         error(raised.message, raised.hint)
         return raised.exit_code
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
+    except EndedError as ended:
+        say(f"ended by {ended}")
+        return SIGNALLED + ended.number
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Raise `EndedError` for SIGTERM and SIGHUP meanwhile, as Python raises KeyboardInterrupt for SIGINT.
+
+    Without it they end this process on the spot, and leave what it has started and its temporary files.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # One that is ignored, as for `nohup`, stays so.
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _raise_ended)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise_ended(number: int, _: object) -> NoReturn:
+    raise EndedError(number)
 
 
 def _prepare_streams() -> None:

@@ -8,7 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import HostBrokenError
-from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, run, show
+from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, run_apart, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ def wrong_version(host: Host) -> str | None:
     if wanted is None:
         return None
     question = "import sys; print('Python %d.%d.%d' % tuple(sys.version_info[:3]))"
-    done = run([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
+    done = run_apart([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
     found = re.findall(r"^Python (\d+)\.(\d+)\.\d+$", done.stdout, re.MULTILINE)
     if not found or all(_fits(found[-1], clause) for clause in wanted.split(",")):
         return None

@@ -26,20 +26,16 @@ from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
-from medarc_plugin.process import run
+from medarc_plugin.process import run_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from medarc_plugin.options import SlurmOptions
-    from medarc_plugin.process import Completed
 
 TIMEOUT = 300.0
-"""Seconds that prime-rl's interpreter may take. Its imports take about 10 on a fast file system and
-minutes on a cold network one."""
-
-TIMEOUT_EACH = 20.0
-"""Seconds more for each further config."""
+"""Seconds that prime-rl's interpreter may take to the first config, and from one to the next. Its imports
+take about 10 on a fast file system and minutes on a cold network one."""
 
 
 @dataclass
@@ -296,8 +292,15 @@ def _ask(
     with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
         question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
         question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
+
+        def answers_so_far() -> int:
+            count = answer_file.read_bytes().count(b"\n") if answer_file.exists() else 0
+            if progress is not None:
+                progress(count)
+            return count
+
         argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
-        done = _run_watched(argv, host, TIMEOUT + TIMEOUT_EACH * (len(requests) - 1), answer_file, progress)
+        done = run_apart(argv, env=environment_for(host), timeout=TIMEOUT, news=answers_so_far)
         answer_written = answer_file.exists()
         lines = answer_file.read_bytes().splitlines(keepends=True) if answer_written else []
     # An interpreter that was ended may have been writing a line.
@@ -308,23 +311,6 @@ def _ask(
     if done.ok and not answers and answer_written:
         _read_answer(b"", host)
     return answers, diagnosis.of_failure(host, done)
-
-
-def _run_watched(
-    argv: Sequence[str], host: Host, timeout: float, answer_file: Path, progress: Callable[[int], None] | None
-) -> Completed:
-    """Run the resolver and tell how many answers there are meanwhile."""
-    environment = environment_for(host)
-    if progress is None:
-        return run(argv, env=environment, timeout=timeout)
-    from concurrent.futures import ThreadPoolExecutor, wait
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run, argv, env=environment, timeout=timeout)
-        while wait([future], timeout=0.1).not_done:
-            if answer_file.exists():
-                progress(answer_file.read_bytes().count(b"\n"))
-        return future.result()
 
 
 def _read_answer(line: bytes, host: Host) -> dict[str, Any]:

@@ -44,13 +44,13 @@ def prime_rl(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is run: a line each time that prime-rl's interpreter is."""
     found: list[str] = []
-    run = resolve.run
+    run = resolve.run_apart
 
     def count(argv: list[str], **options: object) -> object:
         found.append(argv[0])
         return run(argv, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resolve, "run", count)
+    monkeypatch.setattr(resolve, "run_apart", count)
     return found
 
 
@@ -169,7 +169,7 @@ def test_a_cache_that_cannot_be_used_stops_nothing(
 def test_a_config_that_changes_while_it_is_read_is_not_kept(
     here: Run, prime_rl: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = resolve.run
+    run = resolve.run_apart
 
     def change_and_run(*args: object, **options: object) -> object:
         done = run(*args, **options)  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ def test_a_config_that_changes_while_it_is_read_is_not_kept(
         return done
 
     with monkeypatch.context() as context:
-        context.setattr(resolve, "run", change_and_run)
+        context.setattr(resolve, "run_apart", change_and_run)
         first = here(*DRY_RUN)
     (work / "a.toml").write_text(CONFIG)
     second = here(*DRY_RUN)

@@ -34,13 +34,13 @@ def prime_rl(work: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, slurm:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line each time that prime-rl's interpreter is run."""
     found: list[str] = []
-    run = resolve.run
+    run = resolve.run_apart
 
     def count(argv: list[str], **options: object) -> object:
         found.append(argv[0])
         return run(argv, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resolve, "run", count)
+    monkeypatch.setattr(resolve, "run_apart", count)
     return found
 
 
