@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
+import signal
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from medarc_plugin.errors import HostBrokenError
 from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, run_apart, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medarc_plugin.models import Host
@@ -32,11 +34,7 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
     """
     where = f"prime-rl's interpreter {host.python} ({host.source})"
     if done.returncode == TIMED_OUT:
-        return HostBrokenError(
-            f"{where} gave {done.stderr.partition(chr(10))[0]}; it printed:\n{_printed(done)}",
-            hint=f"`{shlex.quote(str(host.python))} -c 'import prime_rl.configs.rl'` should come back: what "
-            "hangs in it may be a file system, or what its site-packages run at every start",
-        )
+        return of_patience(host, done, show([str(host.python), "-c", "import prime_rl.configs.rl"]))
     if done.ok:
         return HostBrokenError(
             f"{where} gave no answer: `{show(done.argv)}` ended well and printed:\n{_printed(done)}",
@@ -48,6 +46,69 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
         f"{done.returncode}:\n{last_words(done.stderr) or _printed(done)}",
         hint=_repair(host, wrong),
     )
+
+
+def of_patience(host: Host, done: Completed, command: str, during: str = "") -> HostBrokenError:
+    """Say that an interpreter did not come to an end.
+
+    Args:
+        host: prime-rl.
+        done: How it was ended.
+        command: What to try by hand.
+        during: What it was at.
+    """
+    return HostBrokenError(
+        f"prime-rl's interpreter {host.python} ({host.source}) gave {done.stderr.partition(chr(10))[0]}"
+        f"{during}; it printed:\n{_printed(done)}",
+        hint=f"`{command}` should come back: what hangs in it may be a file system, or what its "
+        "site-packages run at every start",
+    )
+
+
+def of_end(
+    host: Host, entrypoint: str, arguments: Sequence[str], code: int | None, words: str
+) -> HostBrokenError:
+    """Say which config it was at which an interpreter ended: nobody else's doing than that config's.
+
+    Args:
+        host: prime-rl.
+        entrypoint: `rl`, `sft` or `inference`.
+        arguments: What is prime-rl's on the command line.
+        code: The exit code, negative for a signal; `None` where the words tell.
+        words: What it printed.
+    """
+    if code is None:
+        how = "was asked to end"
+    elif code < 0:
+        how = f"was ended by {_signal_name(-code)}"
+    else:
+        how = f"ended with exit code {code}"
+    memory = "; SIGKILL is also what a machine out of memory sends" if code == -signal.SIGKILL else ""
+    said = last_words(words)
+    return HostBrokenError(
+        f"prime-rl's interpreter {host.python} ({host.source}) {how} while it resolved "
+        f"{configs_in(arguments)}" + (f":\n{said}" if said else ", and printed nothing"),
+        hint="what the packages of its environments do when they are imported may end it: "
+        f"`{own_command(host, entrypoint, arguments)}` is the same without this plugin{memory}",
+    )
+
+
+def own_command(host: Host, entrypoint: str, arguments: Sequence[str]) -> str:
+    """Write prime-rl's own dry run of a config, for a shell."""
+    return show([str(host.python), "-m", f"prime_rl.entrypoints.{entrypoint}", *arguments, "--dry-run"])
+
+
+def configs_in(arguments: Sequence[str]) -> str:
+    """Name the config files of a command line, or show it where it names none."""
+    files = [after for token, after in itertools.pairwise(arguments) if token == "@"]
+    return " and ".join(files) or f"`{show(arguments)}`"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def of_import(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,13 @@ from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
-from medarc_plugin.process import run_apart
+from medarc_plugin.process import TIMED_OUT, run_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from medarc_plugin.options import SlurmOptions
+    from medarc_plugin.process import Completed
 
 TIMEOUT = 300.0
 """Seconds that prime-rl's interpreter may take to the first config, and from one to the next. Its imports
@@ -134,7 +136,10 @@ def _checked(
             known[index] = found
     open_ones = {index: request for index, request in requests.items() if index not in known}
     began = time.time()
-    asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    try:
+        asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    except MedarcError as error:
+        asked = [error] * len(open_ones)
     answers: dict[int, dict[str, Any] | MedarcError] = {**known, **dict(zip(open_ones, asked, strict=True))}
     memory = memory.renewed()
     outcomes: dict[int, Resolved | MedarcError] = {}
@@ -162,7 +167,7 @@ def _outcome(
     if isinstance(answer, MedarcError):
         raise answer
     try:
-        _raise_for(answer, host)
+        _raise_for(answer, host, question.request)
     except UnknownShapeError as error:
         if question.request.check:
             raise
@@ -270,47 +275,93 @@ def _check_single(request: Request, options: SlurmOptions) -> None:
 def _ask_all(
     requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
 ) -> list[dict[str, Any] | MedarcError]:
-    """Ask prime-rl's interpreter, and once more for those behind one at which it ended."""
+    """Ask prime-rl's interpreter: for all of them in one process, and where one ends it, each apart."""
     answers: list[dict[str, Any] | MedarcError] = []
+    apart = False
     while len(answers) < len(requests):
-        found, error = _ask(requests[len(answers) :], host, _counted_from(len(answers), progress))
-        answers += found
-        if error is not None:
-            # An interpreter that answers nothing will not do so for the next config either.
-            answers += [error] * (1 if found else len(requests) - len(answers))
+        left = requests[len(answers) :]
+        asked = _ask(left, host, _counted_from(len(answers), progress), apart=apart)
+        answers += asked.answers
+        at_hand = left[len(asked.answers) :]
+        if not at_hand:
+            break
+        if not asked.ready:
+            # It ends before it is at any config.
+            answers += [diagnosis.of_failure(host, asked.done)] * len(at_hand)
+        elif apart or len(left) == 1 or asked.done.returncode == TIMED_OUT:
+            answers.append(_of_end(host, at_hand[0], asked.done))
+        apart = True
     return answers
 
 
-def _ask(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
-) -> tuple[list[dict[str, Any]], HostBrokenError | None]:
-    """Run the resolver in prime-rl's interpreter.
+def _of_end(host: Host, request: Mapping[str, Any], done: Completed) -> MedarcError:
+    entrypoint, arguments = request["entrypoint"], request["arguments"]
+    if done.returncode == TIMED_OUT:
+        during = f" while it resolved {diagnosis.configs_in(arguments)}"
+        return diagnosis.of_patience(host, done, diagnosis.own_command(host, entrypoint, arguments), during)
+    return diagnosis.of_end(host, entrypoint, arguments, done.returncode, done.stdout + done.stderr)
 
-    Returns:
-        The answers in the order of the requests, as many as there are; and why there are no more.
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a process of prime-rl's interpreter has said.
+
+    Attributes:
+        answers: In the order of the requests, as many as there are.
+        ready: Whether prime-rl was imported.
+        done: How it ended.
     """
-    with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
-        question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
-        question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
 
-        def answers_so_far() -> int:
-            count = answer_file.read_bytes().count(b"\n") if answer_file.exists() else 0
-            if progress is not None:
-                progress(count)
-            return count
+    answers: list[dict[str, Any]]
+    ready: bool
+    done: Completed
 
-        argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
-        done = run_apart(argv, env=environment_for(host), timeout=TIMEOUT, news=answers_so_far)
-        answer_written = answer_file.exists()
-        lines = answer_file.read_bytes().splitlines(keepends=True) if answer_written else []
+
+def _ask(
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, *, apart: bool
+) -> _Asked:
+    """Run the resolver in prime-rl's interpreter."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
+            question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
+            question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
+            argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
+            done = run_apart(
+                [*argv, "apart"] if apart else argv,
+                env=environment_for(host),
+                timeout=TIMEOUT,
+                news=_counting(answer_file, progress),
+            )
+            written = answer_file.read_bytes() if answer_file.exists() else None
+    except OSError as error:
+        raise HostBrokenError(
+            f"prime-rl cannot be asked: {error.filename or tempfile.gettempdir()}: {error.strerror}",
+            hint="TMPDIR names another folder for temporary files",
+        ) from None
+    lines = (written or b"").splitlines(keepends=True)
     # An interpreter that was ended may have been writing a line.
     whole = lines if done.ok else [line for line in lines if line.endswith(b"\n")]
     answers = [_read_answer(line, host) for line in whole]
-    if len(answers) >= len(requests):
-        return answers, None
-    if done.ok and not answers and answer_written:
+    if done.ok and written == b"":
         _read_answer(b"", host)
-    return answers, diagnosis.of_failure(host, done)
+    ready = any(answer["kind"] == "ready" for answer in answers)
+    return _Asked([answer for answer in answers if answer["kind"] != "ready"], ready, done)
+
+
+def _counting(answer_file: Path, progress: Callable[[int], None] | None) -> Callable[[], int]:
+    """Count the answers that are there, and tell how many there are."""
+    text = bytearray()
+
+    def count() -> int:
+        with suppress(OSError), answer_file.open("rb") as file:
+            file.seek(len(text))
+            text.extend(file.read())
+        lines = text.count(b"\n")
+        if progress is not None:
+            progress(max(0, lines - 1))
+        return lines
+
+    return count
 
 
 def _read_answer(line: bytes, host: Host) -> dict[str, Any]:
@@ -337,8 +388,10 @@ def _is_whole(answer: Mapping[str, Any]) -> bool:
     return True
 
 
-def _raise_for(answer: dict[str, Any], host: Host) -> None:
+def _raise_for(answer: dict[str, Any], host: Host, request: Request) -> None:
     kind = answer["kind"]
+    if kind == "ended":
+        raise diagnosis.of_end(host, request.entrypoint, request.arguments, answer["code"], answer["words"])
     if kind == "rejected":
         raise ConfigRejectedError(answer["message"], hint="these are prime-rl's own words")
     if kind == "contradiction":

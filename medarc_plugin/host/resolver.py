@@ -1,19 +1,25 @@
 """Resolve configs with prime-rl's own parser, in prime-rl's own interpreter.
 
-Standard library only, and run as a file: `PYTHON resolver.py REQUESTS ANSWERS`. Each line of the first is a
-request as JSON, with `entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of
-the package `fields`) and `wishes`. For each a line is added to the other file, in the same order and as soon
-as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print to
-standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
+Standard library only, and run as a file: `PYTHON resolver.py REQUESTS ANSWERS [apart]`. Each line of the
+first is a request as JSON, with `entrypoint`, `arguments` (what is prime-rl's on the command line), `fields`
+(path of the package `fields`) and `wishes`. For each a line is added to the other file, in the same order and
+as soon as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print
+to standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
+
+Before the first answer that prime-rl's classes are needed for stands one of the kind `ready`: what ends this
+process from there on is the doing of the config at hand. With `apart` each config is resolved in a process of
+its own; where one ends its process, the answer says so, and the next is resolved all the same.
 
 An answer that is a config comes with `read`: what it came from, beside the request. See `Recorder`.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import sysconfig
 import traceback
@@ -21,7 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 CLASSES = {
     "rl": ("prime_rl.configs.rl", "RLConfig"),
@@ -50,6 +56,12 @@ RESTLESS = frozenset(
     }
 )
 """What makes an answer good for once: it came from the network or from another program."""
+
+MOST_WORDS = 20_000
+"""Bytes of what a process printed before it ended, from its end."""
+
+SECONDS_TO_LEAVE = 2
+"""For what libraries do at an interpreter's end."""
 
 
 def load(path: str) -> ModuleType:
@@ -253,18 +265,32 @@ def missing_module(error: Any) -> Any:  # noqa: ANN401 - an exception, and a nam
     return None
 
 
-def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
-    """Answer a request; every expected failure is an answer too."""
-    fields = load(request["fields"])
-    entrypoint = request["entrypoint"]
-    module, name = CLASSES[entrypoint]
+@functools.cache
+def broken(entrypoint: str) -> dict[str, Any] | None:
+    """Import prime-rl's config classes; an answer where that fails."""
     try:
-        config_class = getattr(importlib.import_module(module), name)
-        from pydantic_config import ConfigFileError, cli
-    except Exception as error:
+        config_class_of(entrypoint)
+        from pydantic_config import ConfigFileError, cli  # noqa: F401 - that they are there
+    except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
         return {"kind": "broken", "message": message, "missing": missing_module(error)}
+    return None
+
+
+def config_class_of(entrypoint: str) -> Any:  # noqa: ANN401 - a class of prime-rl's
+    """Import the class of an entry point's config."""
+    module, name = CLASSES[entrypoint]
+    return getattr(importlib.import_module(module), name)
+
+
+def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
+    """Answer a request when prime-rl is imported; every expected failure is an answer too."""
+    from pydantic_config import ConfigFileError, cli
+
+    fields = load(request["fields"])
+    entrypoint = request["entrypoint"]
+    config_class = config_class_of(entrypoint)
     recorder.imported()
 
     shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
@@ -296,7 +322,10 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
             return {"kind": "contradiction", "message": error.message, "hint": error.hint}
         except ModuleNotFoundError as error:
             return {"kind": "missing-module", "message": str(error), "missing": missing_module(error)}
-        except Exception as error:
+        except SystemExit as error:
+            return {"kind": "ended", "code": None, "words": f"SystemExit: {error}"}
+        except BaseException as error:
+            # Of whatever kind: libraries in Rust panic with one that is no Exception.
             return {"kind": "rejected", "message": f"{type(error).__name__}: {error}"}
 
     return describe(fields, config, entrypoint, shape, written, caught)
@@ -349,16 +378,31 @@ def describe(
 
 def main() -> None:
     """Read the requests, write an answer to each."""
-    requests_path, answers_path = sys.argv[1:]
+    requests_path, answers_path, *apart = sys.argv[1:]
     # prime-rl finds its modules as it does without us: none of those beside this file.
     sys.path[:] = [path for path in sys.path if path != _folder(__file__)]
     requests = Path(requests_path).read_text(encoding="utf-8").splitlines()
     recorder = Recorder()
     recorder.start()
+    is_ready = False
     with open(answers_path, "w", encoding="utf-8") as answers:  # noqa: PTH123 - before anything is imported
         for line in requests:
-            answers.write(json.dumps(_answer(json.loads(line), recorder)) + "\n")
-            answers.flush()
+            request = json.loads(line)
+            answer = broken(request["entrypoint"])
+            if answer is None and not is_ready:
+                _say(answers, {"kind": "ready"})
+                is_ready = True
+            if answer is None:
+                answer = _answer_apart(request, recorder) if apart else _answer(request, recorder)
+            _say(answers, answer)
+    # All is said; threads that a library has left would have the interpreter wait for them.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS_TO_LEAVE)
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
 
 
 def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
@@ -370,6 +414,37 @@ def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
     if answer["kind"] == "resolved":
         answer["read"] = read
     return answer
+
+
+def _answer_apart(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
+    """Answer in a copy of this process, which has imported prime-rl and nothing for a config."""
+    import tempfile
+
+    with tempfile.TemporaryFile("w+") as file, tempfile.TemporaryFile() as words:
+        with warnings.catch_warnings():
+            # Python warns of threads, which a copy does not have. Libraries keep some for later.
+            warnings.simplefilter("ignore")
+            child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(words.fileno(), 1)
+                os.dup2(words.fileno(), 2)
+                file.write(json.dumps(_answer(request, recorder)))
+                file.flush()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        file.seek(0)
+        text = file.read() if code == 0 else ""
+        if text:
+            answer: dict[str, Any] = json.loads(text)
+            return answer
+        words.seek(max(0, words.seek(0, os.SEEK_END) - MOST_WORDS))
+        return {"kind": "ended", "code": code, "words": words.read().decode(errors="replace")}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
+import tempfile
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +125,20 @@ def test_one_that_hangs_is_ended_and_what_it_printed_is_shown(
 
     assert "gave no answer within 1 s; it printed: mounting the scratch lock is held" in said
     assert "-c 'import prime_rl.configs.rl'` should come back" in said
+
+
+def test_a_machine_without_room_for_the_question(
+    refused: Callable[..., str], prime_rl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch/medarc-1")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+
+    said = refused()
+
+    assert "prime-rl cannot be asked: /scratch/medarc-1: No space left on device" in said
+    assert "TMPDIR names another folder" in said
 
 
 def test_one_that_does_nothing_is_no_prime_rl(refused: Callable[..., str], prime_rl: Path) -> None:
