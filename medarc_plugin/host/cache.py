@@ -4,7 +4,8 @@ Two things say so. The key is everything that is known before prime-rl is asked:
 plugin sets, the bytes of the config files, prime-rl's commit and local changes, its interpreter and the
 packages there, and our own code that asks. And an entry tells what else was read: the resolver looks on while
 prime-rl works, and lists the files, folders and variables (the source of an environment that the config
-names, for one). An answer that came from the network or from another program is not kept, nor is a refusal.
+names, for one). An answer that came from the network, from another program or from chance is not kept, nor is
+a refusal.
 
 A cache is never the reason that a launch fails: what cannot be read is not there, what cannot be written is
 left out.

@@ -115,6 +115,8 @@ class Recorder:
     def __init__(self) -> None:
         self.importing = True
         self.hindrance = ""
+        self._state_of_chance: Callable[[], object] = list
+        self._chance: object = None
         self._early = frozenset(sys.modules)
         self._variables: set[str] = set()
         # Of this request, and of all: what one config made a library read, the next finds in memory.
@@ -130,6 +132,11 @@ class Recorder:
     def start(self) -> None:
         """Begin with the environment: imports read it too, while their files are told by the modules."""
         os.environ.__class__ = watched(type(os.environ), self._variables.add, self._hinder)
+        # Before anybody takes it by name, as the module `random` does.
+        os.urandom = self._hindering(os.urandom, "resolving it draws random numbers")
+        self._state_of_chance = importlib.import_module("random").getstate
+        # It draws a key when it is imported, which is nobody's config.
+        importlib.import_module("multiprocessing.process")
 
     def imported(self) -> None:
         """prime-rl is imported; what is read from here on is a config's doing."""
@@ -141,6 +148,7 @@ class Recorder:
         sys.addaudithook(self._audit)
         for name in ("stat", "lstat", "access"):
             setattr(os, name, self._noting(getattr(os, name)))
+        self._chance = self._state_of_chance()
 
     def report(self, arguments: list[str]) -> dict[str, Any]:
         """Say what an answer came from, beside the configs that it names.
@@ -151,6 +159,8 @@ class Recorder:
         Returns:
             `paths`, whose state matters; `folders`, whose names do; `variables`; and `hindrance`.
         """
+        if self._state_of_chance() != self._chance:
+            self._hinder("resolving it draws random numbers")
         pairs = zip(["", *arguments], arguments)  # noqa: B905 - the one is longer
         files = [
             token if before == "@" else token.rpartition("@")[2]
@@ -201,6 +211,13 @@ class Recorder:
             self._note(self._paths, arguments[0])
         elif event in {"os.listdir", "os.scandir"}:
             self._note(self._folders, arguments[0] or ".")
+
+    def _hindering(self, function: Any, words: str) -> Any:  # noqa: ANN401 - of the module `os`
+        def hindering(*args: Any) -> Any:  # noqa: ANN401 - as given
+            self._hinder(words)
+            return function(*args)
+
+        return hindering
 
     def _noting(self, function: Any) -> Any:  # noqa: ANN401 - of the module `os`
         def noting(path: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as given

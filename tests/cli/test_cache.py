@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,6 @@ from medarc_plugin.host import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Result
 
@@ -197,3 +198,48 @@ def test_a_config_with_a_secret_is_resolved_each_time(
     assert (first.code, second.code) == (0, 0), first.err
     assert len(asked) == 2
     assert not (tmp_path / "home/.cache/medarc/configs").exists()
+
+
+@pytest.mark.parametrize("place", [(), ("--run.dir", "fx")], ids=["no place", "a place"])
+def test_a_name_that_prime_rl_draws_is_another_each_time(
+    here: Run, prime_rl: Path, asked: list[str], place: tuple[str, ...]
+) -> None:
+    def name() -> object:
+        done = here("sft", "@", "a.toml", "--backend", "slurm", "--gpus", "1", "--dry-run", *place)
+        script = Path(done.out.split()[-1])
+        return json.loads((script.parent / "configs/sft.json").read_text())["run"]["name"]
+
+    assert name() != name()
+    assert len(asked) == 2
+
+
+CHANCES = {
+    "secrets": "secrets.token_hex(2)",
+    "os.urandom": "os.urandom(2).hex()",
+    "a uuid": "str(uuid.uuid4())",
+    "random": "str(random.random())",
+    "a name of random's": "str(choice([1, 2]))",
+}
+
+
+@pytest.mark.parametrize("chance", CHANCES.values(), ids=CHANCES)
+def test_what_an_environment_draws_is_drawn_each_time(
+    here: Run, prime_rl: Path, asked: list[str], chance: str
+) -> None:
+    add_to_configs(prime_rl, "import os, random, secrets, uuid\nfrom random import choice", chance)
+
+    first, second = here(*DRY_RUN), here(*DRY_RUN)
+
+    assert (first.code, second.code) == (0, 0), first.err
+    assert len(asked) == 2
+
+
+def add_to_configs(prime_rl: Path, imports: str, statement: str) -> None:
+    """Have prime-rl do something each time that it resolves a config, as an environment may."""
+    path = prime_rl / "src/prime_rl/configs/sft.py"
+    head = '    @model_validator(mode="after")\n'
+    text = path.read_text()
+    assert head in text
+    more = f"{head}    def also(self):\n        {statement}\n        return self\n\n"
+    path.write_text(f"{imports}\n{text.replace(head, more + head)}")
+    os.utime(path, (LONG_AGO, LONG_AGO))
