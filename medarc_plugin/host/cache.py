@@ -4,8 +4,9 @@ Two things say so. The key is everything that is known before prime-rl is asked:
 plugin sets, the bytes of the config files, prime-rl's commit and local changes, its interpreter and the
 packages there, and our own code that asks. And an entry tells what else was read: the resolver looks on while
 prime-rl works, and lists the files, folders and variables (the source of an environment that the config
-names, for one). An answer that came from the network, from another program or from chance is not kept, nor is
-a refusal.
+names, for one). The files of prime-rl's own imports are thousands, and the same for all configs: they have an
+entry of their own, which the others name. An answer that came from the network, from another program or from
+chance is not kept, nor is a refusal.
 
 A cache is never the reason that a launch fails: what cannot be read is not there, what cannot be written is
 left out.
@@ -14,6 +15,7 @@ left out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -34,12 +36,12 @@ if TYPE_CHECKING:
 
     from medarc_plugin.models import Host
 
-FORMAT = 1
+FORMAT = 2
 """Raised when entries are written differently."""
 
 MOST_ENTRIES = 512
 MOST_BYTES = 64 * 2**20
-"""Of all entries together. One takes about 10 kB."""
+"""Of all entries together. One takes about 10 kB, and one of prime-rl's imports 35."""
 
 MOST_ENTRY_BYTES = 4 * 2**20
 MOST_TEXT_BYTES = 64 * 2**20
@@ -53,6 +55,26 @@ JUST_NOW = 2.0
 servers differ, and some count whole seconds."""
 
 
+FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, RecursionError)
+"""What an entry raises that is not there or not whole."""
+
+
+class Imports:
+    """The files of the modules that prime-rl imports for any config.
+
+    Args:
+        paths: Their paths.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+
+    @cached_property
+    def key(self) -> str:
+        """The name of their entry."""
+        return _digest(["imports", *self.paths])
+
+
 class Cache:
     """The entries of a user.
 
@@ -64,6 +86,8 @@ class Cache:
         self.folder = folder
         self._state_of_path = cache(_state_of_path)
         self._state_of_folder = cache(_state_of_folder)
+        self._imports = cache(self._read_imports)
+        self._states: dict[str, str] = {}
 
     def get(self, key: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
         """Return an answer that still holds.
@@ -77,21 +101,29 @@ class Cache:
         """
         try:
             entry = unpacked(self._read(key))
-            if entry["state"] != self._state(entry["read"], environment):
+            if entry["state"] != self._state(entry["read"], self._imports(entry["imports"]), environment):
                 return None
             answer: dict[str, Any] = entry["answer"]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, RecursionError):
+        except FAULTS:
             return None
         with suppress(OSError):
             os.utime(self.folder / key)  # what was used last goes last
         return answer
 
-    def put(self, key: str, answer: Mapping[str, Any], environment: Mapping[str, str], began: float) -> bool:
+    def put(
+        self,
+        key: str,
+        answer: Mapping[str, Any],
+        imports: Imports,
+        environment: Mapping[str, str],
+        began: float,
+    ) -> bool:
         """Keep an answer, where that is safe.
 
         Args:
             key: From `Surroundings.key`, the same before and after prime-rl was asked.
             answer: The resolver's.
+            imports: What prime-rl's interpreter had imported for it.
             environment: What prime-rl was asked in.
             began: When it was asked, in seconds since the epoch.
 
@@ -101,20 +133,43 @@ class Cache:
         read = answer.get("read")
         if answer.get("kind") != "resolved" or not read or read["hindrance"]:
             return False
-        bare = {name: value for name, value in answer.items() if name != "read"}
-        if holds_secret(bare, environment) or self._changed_since(read["paths"], began - JUST_NOW):
+        bare = {name: value for name, value in answer.items() if name not in {"read", "imports"}}
+        sources = itertools.chain(read["paths"], imports.paths)
+        if holds_secret(bare, environment) or self._changed_since(sources, began - JUST_NOW):
             return False
-        entry = {"answer": bare, "read": read, "state": self._state(read, environment)}
+        state = self._state(read, imports, environment)
+        entry = {"answer": bare, "read": read, "imports": imports.key, "state": state}
         try:
+            self._keep_imports(imports)
             self._write(key, packed(entry))
             self._prune()
         except (OSError, ValueError):
             return False
         return True
 
-    def _state(self, read: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    def _keep_imports(self, imports: Imports) -> None:
+        try:
+            self._imports(imports.key)
+        except FAULTS:
+            self._write(imports.key, packed({"paths": list(imports.paths)}))
+
+    def _read_imports(self, key: str) -> Imports:
+        imports = Imports(unpacked(self._read(key))["paths"])
+        if imports.key != key:
+            raise ValueError
+        with suppress(OSError):
+            os.utime(self.folder / key)
+        return imports
+
+    def _state_of_imports(self, imports: Imports) -> str:
+        if imports.key not in self._states:
+            self._states[imports.key] = _digest([self._state_of_path(path) for path in imports.paths])
+        return self._states[imports.key]
+
+    def _state(self, read: Mapping[str, Any], imports: Imports, environment: Mapping[str, str]) -> str:
         """Put what an answer came from in one word: one for all, which tells no value of a variable."""
         state = [
+            self._state_of_imports(imports),
             [self._state_of_path(path) for path in read["paths"]],
             [self._state_of_folder(path) for path in read["folders"]],
             [environment.get(name) for name in read["variables"]],
@@ -242,10 +297,22 @@ def _configs(arguments: Sequence[str]) -> list[list[str]]:
     return digests
 
 
-def _installed(prefix: Path) -> list[list[str]]:
-    """List the names in site-packages: versions of all packages are among them."""
+def _installed(prefix: Path) -> list[object]:
+    """List what is in site-packages, and when it was put there.
+
+    Versions are among the names. A package that is installed again in the same version has a new RECORD, and
+    what a `.pth` file names is imported from elsewhere.
+    """
     folders = sorted(prefix.glob("lib*/python3*/site-packages"))
-    return [_state_of_folder(str(folder)) for folder in folders]
+    found: list[object] = []
+    for folder in map(str, folders):
+        names = _state_of_folder(folder)
+        found.append(names)
+        for name in names:
+            if name.endswith((".dist-info", ".pth")):
+                record = "/RECORD" if name.endswith(".dist-info") else ""
+                found.append(_state_of_path(f"{folder}/{name}{record}"))
+    return found
 
 
 def _changes(host: Host) -> list[object]:

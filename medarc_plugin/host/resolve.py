@@ -22,7 +22,7 @@ from medarc_plugin.errors import (
     UsageError,
 )
 from medarc_plugin.host import diagnosis, fields, resolver
-from medarc_plugin.host.cache import Cache, Surroundings, folder_for
+from medarc_plugin.host.cache import Cache, Imports, Surroundings, folder_for
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
@@ -204,8 +204,9 @@ class _Memory:
     def keep(self, request: dict[str, Any], answer: dict[str, Any], began: float) -> None:
         """Keep an answer, unless what it came from changed meanwhile."""
         key = self._key(request)
-        if key is not None and key == self._keys.get(json.dumps(request)):
-            self._cache.put(key, answer, self._environment, began)
+        imports = answer.get("imports")
+        if imports is not None and key is not None and key == self._keys.get(json.dumps(request)):
+            self._cache.put(key, answer, imports, self._environment, began)
 
     def _key(self, request: dict[str, Any]) -> str | None:
         return self._surroundings.key(
@@ -344,8 +345,13 @@ def _ask(
     answers = [_read_answer(line, host) for line in whole]
     if done.ok and written == b"":
         _read_answer(b"", host)
-    ready = any(answer["kind"] == "ready" for answer in answers)
-    return _Asked([answer for answer in answers if answer["kind"] != "ready"], ready, done)
+    ready = next((answer for answer in answers if answer["kind"] == "ready"), None)
+    answers = [answer for answer in answers if answer["kind"] != "ready"]
+    if ready is not None:
+        imports = Imports(ready["imports"])
+        for answer in answers:
+            answer["imports"] = imports
+    return _Asked(answers, ready is not None, done)
 
 
 def _counting(answer_file: Path, progress: Callable[[int], None] | None) -> Callable[[], int]:

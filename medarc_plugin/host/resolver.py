@@ -6,9 +6,10 @@ first is a request as JSON, with `entrypoint`, `arguments` (what is prime-rl's o
 as soon as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print
 to standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
 
-Before the first answer that prime-rl's classes are needed for stands one of the kind `ready`: what ends this
-process from there on is the doing of the config at hand. With `apart` each config is resolved in a process of
-its own; where one ends its process, the answer says so, and the next is resolved all the same.
+Before the first answer that prime-rl's classes are needed for stands one of the kind `ready`, with `imports`,
+the files that these came from. What ends this process from there on is the doing of the config at hand. With
+`apart` each config is resolved in a process of its own; where one ends its process, the answer says so, and
+the next is resolved all the same.
 
 An answer that is a config comes with `read`: what it came from, beside the request. See `Recorder`.
 """
@@ -40,9 +41,6 @@ FIELDS = "_medarc_fields"
 """What the package `fields` is called here."""
 
 PATHS = (str, bytes, os.PathLike)
-
-CLOSE = frozenset({"prime_rl", "verifiers", "pydantic_config", "pydantic"})
-"""Packages whose every file is looked at, wherever they are installed: a config is what they make of it."""
 
 RESTLESS = frozenset(
     {
@@ -117,7 +115,7 @@ class Recorder:
         self.hindrance = ""
         self._state_of_chance: Callable[[], object] = list
         self._chance: object = None
-        self._early = frozenset(sys.modules)
+        self._imports: frozenset[str] = frozenset()
         self._variables: set[str] = set()
         # Of this request, and of all: what one config made a library read, the next finds in memory.
         self._paths: set[str] = set()
@@ -143,7 +141,6 @@ class Recorder:
         if not self.importing:
             return
         self.importing = False
-        self._early = frozenset(sys.modules)
         # No sooner: a hook costs at each of the many events of an import.
         sys.addaudithook(self._audit)
         for name in ("stat", "lstat", "access"):
@@ -171,8 +168,9 @@ class Recorder:
         self._all_folders |= self._folders
         self._paths.clear()
         self._folders.clear()
-        modules = self._modules()
+        modules = self._modules() - self._imports
         folders = {_folder(path) for path in modules} | self._all_folders | set(sys.path)
+        folders |= {_folder(path) for path in self._imports if not _is_installed(path)}
         return {
             "paths": sorted(modules | self._all_paths),
             "folders": sorted(path for path in folders if path and not self._is_standard(path)),
@@ -180,25 +178,26 @@ class Recorder:
             "hindrance": self.hindrance,
         }
 
-    def _modules(self) -> set[str]:
-        """Files of modules that are not known by the version of their package.
+    def imports(self) -> list[str]:
+        """List the files of the modules that are imported for any config, when they are."""
+        self._imports = frozenset(self._modules())
+        return sorted(self._imports)
 
-        What lies in site-packages is known by the names there; but not what people edit in place or install
-        again without a new version, and not what a config's own environments are.
-        """
-        packages = tuple(f"{path}{os.sep}" for path in sys.path if path.endswith("-packages"))
-        found: set[str] = set()
-        for name, module in list(sys.modules.items()):
-            path = getattr(module, "__file__", None)
-            if not isinstance(path, str) or self._is_standard(path) or name.startswith(FIELDS):
-                continue
-            close = name.partition(".")[0] in CLOSE or name not in self._early
-            if close or not path.startswith(packages):
-                found.add(os.path.abspath(path))  # noqa: PTH100 - a link may be turned elsewhere
-        return found
+    def _modules(self) -> set[str]:
+        """Files of the modules that are imported, but Python's own and ours."""
+        files = {
+            getattr(module, "__file__", None)
+            for name, module in list(sys.modules.items())
+            if not name.startswith(FIELDS)
+        }
+        return {
+            os.path.abspath(path)  # noqa: PTH100 - a link may be turned elsewhere
+            for path in files - {__file__}
+            if isinstance(path, str) and not self._is_standard(path)
+        }
 
     def _is_standard(self, path: str) -> bool:
-        return f"{path}{os.sep}".startswith(self._standard) and "-packages" not in path
+        return f"{path}{os.sep}".startswith(self._standard) and not _is_installed(path)
 
     def _hinder(self, words: str) -> None:
         if not self.importing:
@@ -264,6 +263,11 @@ def watched(plain: Any, seen: Callable[[str], None], everything: Callable[[str],
             return names
 
     return Watched
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a file lies in an environment's packages, where none is added but by an installer."""
+    return "-packages" in path
 
 
 def _folder(path: str) -> str:
@@ -407,7 +411,7 @@ def main() -> None:
             request = json.loads(line)
             answer = broken(request["entrypoint"])
             if answer is None and not is_ready:
-                _say(answers, {"kind": "ready"})
+                _say(answers, {"kind": "ready", "imports": recorder.imports()})
                 is_ready = True
             if answer is None:
                 answer = _answer_apart(request, recorder) if apart else _answer(request, recorder)

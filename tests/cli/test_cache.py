@@ -34,7 +34,12 @@ def prime_rl(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm:
     played = (source / "prime_rl").resolve()
     (source / "prime_rl").unlink()
     shutil.copytree(played, source / "prime_rl", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in source.rglob("*.py"):
+    (packages,) = checkout.glob(".venv/lib/python3*/site-packages")
+    (packages / "renderers").mkdir()
+    (packages / "renderers/configs.py").write_text("NAME = 'one'\n")
+    sft = source / "prime_rl/configs/sft.py"
+    sft.write_text(f"import renderers.configs\n{sft.read_text()}")
+    for path in [*source.rglob("*.py"), *packages.rglob("*.py")]:
         os.utime(path, (LONG_AGO, LONG_AGO))
     monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
     (work / "a.toml").write_text(CONFIG)
@@ -90,12 +95,24 @@ def install(prime_rl: Path, work: Path) -> None:
     (folder / "another_environment").mkdir()
 
 
+def patch_a_package(prime_rl: Path, work: Path) -> None:
+    """As by hand: nothing of its name, its version or the files beside it changes."""
+    (path,) = prime_rl.glob(".venv/lib/python3*/site-packages/renderers/configs.py")
+    path.write_text("NAME = 'other'\n")
+    os.utime(path, (LONG_AGO, LONG_AGO))
+
+
 def say_nothing(prime_rl: Path, work: Path) -> None:
     """The bytes count, and not when they were written."""
     os.utime(work / "a.toml")
 
 
-CHANGES = {"config": (change_config, 2), "prime-rl": (change_prime_rl, 2), "a package": (install, 2)}
+CHANGES = {
+    "config": (change_config, 2),
+    "prime-rl": (change_prime_rl, 2),
+    "a package": (install, 2),
+    "the text of a package": (patch_a_package, 2),
+}
 
 
 @pytest.mark.parametrize(
