@@ -135,7 +135,7 @@ class Cache:
             return False
         bare = {name: value for name, value in answer.items() if name not in {"read", "imports"}}
         sources = itertools.chain(read["paths"], imports.paths)
-        if holds_secret(bare, environment) or self._changed_since(sources, began - JUST_NOW):
+        if holds_secret(bare, environment) or self._changed_since(sources, began):
             return False
         state = self._state(read, imports, environment)
         entry = {"answer": bare, "read": read, "imports": imports.key, "state": state}
@@ -176,12 +176,14 @@ class Cache:
         ]
         return _digest(state)
 
-    def _changed_since(self, paths: Iterable[str], moment: float) -> bool:
-        def changed(path: str) -> bool:
-            kind, *details = self._state_of_path(path)
-            return bool(kind == "file" and details[1] > moment * 1e9)
+    def _changed_since(self, paths: Iterable[str], began: float) -> bool:
+        written, changed = (began - JUST_NOW) * 1e9, began * 1e9
 
-        return any(changed(path) for path in paths)
+        def is_new(path: str) -> bool:
+            kind, *times = self._state_of_path(path)[:3]
+            return bool(kind == "file" and (times[0] > written or times[1] > changed))
+
+        return any(is_new(path) for path in paths)
 
     def _read(self, key: str) -> bytes:
         if not _is_private(self.folder):
@@ -229,6 +231,10 @@ class Cache:
                     path.unlink()
 
 
+UNSEEN = ("PYTHON", "TZ", "LANG", "LC_")
+"""Beginnings of variables that Python itself looks up, past all that looks on."""
+
+
 class Surroundings:
     """Where configs are resolved: what all requests to one prime-rl have in common, looked up once.
 
@@ -262,8 +268,8 @@ class Surroundings:
             own = [self._common, os.getcwd(), configs]  # noqa: PTH109 - its text alone
         except (OSError, ValueError):
             return None
-        python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-        return _digest([FORMAT, entrypoint, list(arguments), dict(wishes), python, *own])
+        unseen = {name: value for name, value in environment.items() if name.startswith(UNSEEN)}
+        return _digest([FORMAT, entrypoint, list(arguments), dict(wishes), unseen, *own])
 
     @cached_property
     def _common(self) -> list[object]:
@@ -332,14 +338,23 @@ def _own_code() -> str:
 
 
 def _state_of_path(path: str) -> list[Any]:
-    """Tell whether something is there, and of a file which: inode, time and size change with its text."""
+    """Tell whether something is there, and of a file which: with its text change inode, size and times.
+
+    Of a link its target counts too. The time of the last change is nobody's to set back. It is left out for a
+    file of several names: installers link packages from a store of theirs, and each link changes it.
+    """
+    link = None
     try:
-        about = os.stat(path)  # noqa: PTH116 - thousands of them
+        about = os.lstat(path)
+        if stat.S_ISLNK(about.st_mode):
+            link = os.readlink(path)  # noqa: PTH115 - thousands of them
+            about = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
-        return ["missing"]
+        return ["missing", link]
     if not stat.S_ISREG(about.st_mode):
-        return ["other", stat.S_IFMT(about.st_mode)]
-    return ["file", about.st_size, about.st_mtime_ns, about.st_ino]
+        return ["other", about.st_mode, link]
+    changed = about.st_ctime_ns if about.st_nlink == 1 else 0
+    return ["file", about.st_mtime_ns, changed, about.st_size, about.st_ino, link]
 
 
 def _state_of_folder(path: str) -> list[str]:

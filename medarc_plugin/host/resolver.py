@@ -129,7 +129,8 @@ class Recorder:
 
     def start(self) -> None:
         """Begin with the environment: imports read it too, while their files are told by the modules."""
-        os.environ.__class__ = watched(type(os.environ), self._variables.add, self._hinder)
+        for environment in (os.environ, os.environb):
+            environment.__class__ = watched(type(environment), self._variables.add, self._hinder)
         # Before anybody takes it by name, as the module `random` does.
         os.urandom = self._hindering(os.urandom, "resolving it draws random numbers")
         self._state_of_chance = importlib.import_module("random").getstate
@@ -143,7 +144,7 @@ class Recorder:
         self.importing = False
         # No sooner: a hook costs at each of the many events of an import.
         sys.addaudithook(self._audit)
-        for name in ("stat", "lstat", "access"):
+        for name in ("stat", "lstat", "access", "readlink"):
             setattr(os, name, self._noting(getattr(os, name)))
         self._chance = self._state_of_chance()
 
@@ -243,23 +244,22 @@ def watched(plain: Any, seen: Callable[[str], None], everything: Callable[[str],
 
     Args:
         plain: The class of `os.environ`.
-        seen: Told each name.
+        seen: Told each name, as text.
         everything: Told when all of it is read.
     """
 
     class Watched(plain):  # type: ignore[misc] # the class has no public name
-        def __getitem__(self, name: str) -> str:
-            seen(name)
-            found: str = super().__getitem__(name)
-            return found
+        def __getitem__(self, name: Any) -> Any:  # noqa: ANN401 - text, or bytes
+            seen(os.fsdecode(name))
+            return super().__getitem__(name)
 
-        def __contains__(self, name: object) -> bool:
-            seen(str(name))
+        def __contains__(self, name: Any) -> bool:  # noqa: ANN401 - likewise
+            seen(os.fsdecode(name))
             return bool(super().__contains__(name))
 
-        def __iter__(self) -> Iterator[str]:
+        def __iter__(self) -> Iterator[Any]:
             everything("the whole environment is read")
-            names: Iterator[str] = super().__iter__()
+            names: Iterator[Any] = super().__iter__()
             return names
 
     return Watched

@@ -251,6 +251,55 @@ def test_what_an_environment_draws_is_drawn_each_time(
     assert len(asked) == 2
 
 
+def turn_link(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("two")
+
+
+def copy_in_place(folder: Path) -> None:
+    """As `cp -p` does, where size and time happen to be the same."""
+    (folder / "data.txt").write_text("b")
+    os.utime(folder / "data.txt", (LONG_AGO, LONG_AGO))
+
+
+READ = {
+    "a link's target": ("os.readlink({folder} + '/link')", turn_link),
+    "where a link leads": ("Path({folder} + '/link').resolve()", turn_link),
+    "a variable in bytes": ("os.environb.get(b'MY_SETTING')", lambda _: os.environ.update(MY_SETTING="2")),
+    "the time zone": ("time.localtime()", lambda _: os.environ.update(TZ="Asia/Tokyo")),
+    "a folder's mode": ("os.stat({folder} + '/one').st_mode", lambda folder: (folder / "one").chmod(0o700)),
+    "a copy in place": ("open({folder} + '/data.txt').read()", copy_in_place),
+}
+
+
+@pytest.mark.parametrize(("statement", "change"), READ.values(), ids=READ)
+def test_what_an_environment_reads_counts(
+    here: Run,
+    prime_rl: Path,
+    tmp_path: Path,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+    change: Callable[[Path], None],
+) -> None:
+    for name, value in (("MY_SETTING", "1"), ("TZ", "Europe/Berlin")):
+        monkeypatch.setenv(name, value)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "data.txt").write_text("a")
+    os.utime(tmp_path / "data.txt", (LONG_AGO, LONG_AGO))
+    imports = "import os, time\nfrom pathlib import Path"
+    add_to_configs(prime_rl, imports, statement.format(folder=repr(str(tmp_path))))
+
+    first, same = here(*DRY_RUN), here(*DRY_RUN)
+    change(tmp_path)
+    changed = here(*DRY_RUN)
+
+    assert (first.code, changed.code) == (0, 0), first.err
+    assert ["from the cache" in done.err for done in (first, same, changed)] == [False, True, False]
+
+
 def add_to_configs(prime_rl: Path, imports: str, statement: str) -> None:
     """Have prime-rl do something each time that it resolves a config, as an environment may."""
     path = prime_rl / "src/prime_rl/configs/sft.py"
