@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -206,6 +207,9 @@ class Cache:
         try:
             with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
                 file.write(data)
+            if (self.folder / key).is_dir() and not (self.folder / key).is_symlink():
+                # No entry, and it would be in the way for ever.
+                shutil.rmtree(self.folder / key)
             Path(name).replace(self.folder / key)
         except BaseException:
             Path(name).unlink(missing_ok=True)

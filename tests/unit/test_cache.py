@@ -235,6 +235,30 @@ def test_a_damaged_entry_is_no_entry_and_is_replaced(
     assert Cache(entries).get(KEY, {}) is not None
 
 
+@pytest.mark.parametrize("kind", ["folder", "link to a folder", "link to nothing"])
+def test_what_lies_in_an_entrys_place_is_replaced(
+    entries: Path, answer: dict[str, Any], source: Path, kind: str
+) -> None:
+    entries.mkdir(mode=0o700, parents=True)
+    if kind == "folder":
+        (entries / KEY / "below").mkdir(parents=True)
+    else:
+        (entries / KEY).symlink_to(source.parent if kind == "link to a folder" else "nothing")
+
+    assert Cache(entries).get(KEY, {}) is None
+    assert kept(entries, answer)
+    assert Cache(entries).get(KEY, {}) is not None
+    assert source.exists()
+
+
+def test_an_entry_from_the_future_holds_like_any_other(entries: Path, answer: dict[str, Any]) -> None:
+    kept(entries, answer)
+    os.utime(entries / KEY, (time.time() + 10**6,) * 2)
+
+    assert Cache(entries).get(KEY, {}) is not None
+    assert kept(entries, answer)
+
+
 def test_another_format_is_no_entry(entries: Path) -> None:
     entries.mkdir(mode=0o700, parents=True)
 
@@ -249,10 +273,7 @@ def test_an_entry_that_is_something_else_is_passed_over(entries: Path, answer: d
     os.mkfifo(entries / KEY)
 
     assert Cache(entries).get(KEY, {}) is None
-    (entries / KEY).unlink()
-    (entries / KEY).mkdir()
-    assert Cache(entries).get(KEY, {}) is None
-    assert not kept(entries, answer)
+    assert kept(entries, answer)
 
 
 def test_a_folder_that_others_may_write_is_not_used(entries: Path, answer: dict[str, Any]) -> None:
