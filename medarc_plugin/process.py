@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from medarc_plugin.errors import EndedError
+from medarc_plugin.signals import handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -239,19 +239,33 @@ def run_attached(
 ) -> int:
     """Run a command on this process's own terminal and return its exit code.
 
+    SIGTERM and SIGHUP are passed on to it, and it decides how to end. The terminal's own interrupt reaches it
+    without that.
+
     Returns:
         The exit code as a shell reports it: 128 plus the signal for a command that a signal ended.
     """
-    with subprocess.Popen(argv, env=None if env is None else dict(env), cwd=cwd) as child:
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if not children:
+            early.append(number)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+
+    with (
+        handling(pass_on),
+        subprocess.Popen(argv, env=None if env is None else dict(env), cwd=cwd) as child,
+    ):
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
         while True:
             try:
                 code = child.wait()
             except KeyboardInterrupt:
-                # The terminal sent the interrupt to the child too; it decides how to end.
-                continue
-            except EndedError as ended:
-                # Nobody else tells the child.
-                child.send_signal(ended.number)
                 continue
             return code if code >= 0 else 128 - code
 

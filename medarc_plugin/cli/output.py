@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from medarc_plugin.errors import EndedError, MedarcError
+from medarc_plugin.signals import handling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import JobPlan, Resolved, Submission
@@ -69,7 +67,7 @@ def guarded(command: Callable[[], int]) -> int:
         error("the current directory does not exist any more")
         return MedarcError.exit_code
     try:
-        with _ending_in_order():
+        with handling(_raise_ended):
             return command()
     except MedarcError as raised:
         error(raised.message, raised.hint)
@@ -82,27 +80,8 @@ def guarded(command: Callable[[], int]) -> int:
         return SIGNALLED + ended.number
 
 
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Raise `EndedError` for SIGTERM and SIGHUP meanwhile, as Python raises KeyboardInterrupt for SIGINT.
-
-    Without it they end this process on the spot, and leave what it has started and its temporary files.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # One that is ignored, as for `nohup`, stays so.
-    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, _raise_ended)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
 def _raise_ended(number: int, _: object) -> NoReturn:
+    """End in order: without this, what was started and temporary files would stay."""
     raise EndedError(number)
 
 
