@@ -422,8 +422,17 @@ def main() -> None:
 
 
 def _say(answers: TextIO, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
+    answers.write(_as_text(answer) + "\n")
     answers.flush()
+
+
+def _as_text(answer: dict[str, Any]) -> str:
+    try:
+        return json.dumps(answer)
+    except (ValueError, TypeError, RecursionError) as error:
+        # A number of too many digits, for one.
+        message = f"the resolved config cannot be written: {type(error).__name__}: {error}"
+        return json.dumps({"kind": "rejected", "message": message})
 
 
 def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
@@ -451,7 +460,7 @@ def _answer_apart(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]
             try:
                 os.dup2(words.fileno(), 1)
                 os.dup2(words.fileno(), 2)
-                file.write(json.dumps(_answer(request, recorder)))
+                file.write(_as_text(_answer(request, recorder)))
                 file.flush()
                 code = 0
             except BaseException:
