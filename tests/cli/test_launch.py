@@ -97,6 +97,34 @@ def test_a_rehearsal_makes_no_cache_for_its_mark(cli: Run, run_dir: Path, host: 
     assert not (tmp_path / "none").exists()
 
 
+def test_a_rehearsal_deletes_no_run(here: Run, work: Path, run_dir: Path, host: Path, slurm: Slurm) -> None:
+    (work / "rl.toml").write_text("clean = true\n" + (EXAMPLES / "rl.toml").read_text())
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "configs").mkdir()
+    (run_dir / "configs" / "rl.json").write_text("{}")
+    before = files_in(run_dir)
+
+    by_flag = here("rl", "--backend", "slurm", *RL, "--rehearse", "--clean")
+    by_config = here("rl", "--backend", "slurm", "@", "rl.toml", *RL[2:], "--rehearse")
+
+    for result in (by_flag, by_config):
+        assert result.code == 2
+        assert "holds a run, which --clean would delete and a rehearsal must not" in result.err
+    assert files_in(run_dir) == before
+    assert (run_dir / "checkpoints").is_dir()
+    assert slurm.calls("sbatch") == []
+
+
+def test_a_rehearsal_takes_clean_where_there_is_no_run(
+    here: Run, run_dir: Path, host: Path, slurm: Slurm
+) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / "job_7.log").touch()
+
+    assert here("rl", "--backend", "slurm", *RL, "--rehearse", "--clean").code == 0
+    assert (run_dir / "job_7.log").exists()
+
+
 # Dry runs.
 
 
