@@ -336,6 +336,8 @@ def test_a_prime_rl_of_an_unknown_shape_can_be_used_unchecked(
     assert "  to be main it lacks clean\n" in refusal.err
     assert "--no-check goes on with an unchecked config, as for main" in refusal.err
     assert done.code == 0, done.err
+    assert "unchecked: the schema of this prime-rl is not known, and taken for that of main" in done.err
+    assert "not found" not in done.err
     launch = json.loads((work / "run/configs/launch/launch.json").read_text())
     assert (launch["checked"], launch["fields"]["shape"]) == (False, "main")
 
