@@ -33,12 +33,14 @@ class Completed:
         returncode: Its exit code; 127 when the program was not found, 124 when it timed out.
         stdout: What it printed, decoded as UTF-8 with replacement.
         stderr: The same for its error stream.
+        started: Whether there was a program to run at all.
     """
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str
     stderr: str
+    started: bool = True
 
     @property
     def ok(self) -> bool:
@@ -106,7 +108,7 @@ def run(
             f"no answer within {timeout:g} s\n{_text(error.stderr)}".strip(),
         )
     except OSError as error:
-        return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}")
+        return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}", started=False)
     return Completed(argv, done.returncode, _text(done.stdout), _text(done.stderr))
 
 
@@ -137,7 +139,7 @@ def run_apart(
         try:
             session = _Session(argv, env, output, errors)
         except OSError as error:
-            return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}")
+            return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}", started=False)
         try:
             in_time = session.wait(timeout, news)
         finally:

@@ -32,17 +32,21 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
         host: prime-rl.
         done: How its interpreter ended.
     """
-    where = f"prime-rl's interpreter {host.python} ({host.source})"
     if done.returncode == TIMED_OUT:
         return of_patience(host, done, show([str(host.python), "-c", "import prime_rl.configs.rl"]))
     if done.ok:
         return HostBrokenError(
-            f"{where} gave no answer: `{show(done.argv)}` ended well and printed:\n{_printed(done)}",
-            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+            f"{host.interpreter} gave no answer: `{show(done.argv)}` ended well and printed:\n"
+            f"{_printed(done)}",
+            hint=is_it_one(host),
         )
+    if not done.started:
+        reason = done.stderr.rpartition(": ")[2]
+        return HostBrokenError(f"{host.interpreter} cannot be started: {reason}", hint=is_it_one(host))
     wrong = wrong_version(host)
+    how = f"is {wrong}" if wrong else "failed"
     return HostBrokenError(
-        f"{where} {f'is {wrong}' if wrong else 'failed'}: `{show(done.argv)}` ended with exit code "
+        f"{host.interpreter} {how}: `{show(done.argv)}` ended with exit code "
         f"{done.returncode}:\n{last_words(done.stderr) or _printed(done)}",
         hint=_repair(host, wrong),
     )
@@ -58,8 +62,7 @@ def of_patience(host: Host, done: Completed, command: str, during: str = "") -> 
         during: What it was at.
     """
     return HostBrokenError(
-        f"prime-rl's interpreter {host.python} ({host.source}) gave {done.stderr.partition(chr(10))[0]}"
-        f"{during}; it printed:\n{_printed(done)}",
+        f"{host.interpreter} gave {done.stderr.partition(chr(10))[0]}{during}; it printed:\n{_printed(done)}",
         hint=f"`{command}` should come back: what hangs in it may be a file system, or what its "
         "site-packages run at every start",
     )
@@ -86,7 +89,7 @@ def of_end(
     memory = "; SIGKILL is also what a machine out of memory sends" if code == -signal.SIGKILL else ""
     said = last_words(words)
     return HostBrokenError(
-        f"prime-rl's interpreter {host.python} ({host.source}) {how} while it resolved "
+        f"{host.interpreter} {how} while it resolved "
         f"{configs_in(arguments)}" + (f":\n{said}" if said else ", and printed nothing"),
         hint="what the packages of its environments do when they are imported may end it: "
         f"`{own_command(host, entrypoint, arguments)}` is the same without this plugin{memory}",
@@ -122,8 +125,10 @@ def of_import(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
     missing = answer.get("missing")
     lacks = f"its environment lacks {missing!r}: " if missing and not wrong else ""
     which = f", which is {wrong}" if wrong else ""
+    named = f"{host.python_source} " if host.python_source else ""
     return HostBrokenError(
-        f"prime-rl ({host.source}, {host.python}{which}) cannot be imported:\n{answer['message'].strip()}",
+        f"prime-rl ({host.source}, {named}{host.python}{which}) cannot be imported:\n"
+        f"{answer['message'].strip()}",
         hint=lacks + _repair(host, wrong),
     )
 
@@ -228,8 +233,18 @@ def _printed(done: Completed) -> str:
     return words[-MOST_SHOWN:] or "(nothing)"
 
 
+def is_it_one(host: Host) -> str:
+    """Ask of what is no interpreter, and say how another is named."""
+    if host.python_source:
+        return f"is it a Python for this machine? {host.python_source} names it"
+    return "is it a Python for this machine? PRIME_RL_PYTHON names another"
+
+
 def _repair(host: Host, wrong: str | None) -> str:
     empty = empty_submodules(host)
+    if host.python_source:
+        todo = "name one that fits" if wrong else "install prime-rl there"
+        return f"{host.python_source} names it: {todo}, or unset it for the one in {host.directory}"
     if wrong:
         return (
             f"`uv sync --all-extras` in {host.directory} makes one that fits; PRIME_RL_PYTHON names another"

@@ -378,9 +378,8 @@ def _read_answer(line: bytes, host: Host) -> dict[str, Any]:
             raise KeyError("document, facts or shape")  # noqa: TRY301 - caught below
     except (ValueError, TypeError, KeyError) as error:
         raise HostBrokenError(
-            f"prime-rl's interpreter {host.python} ({host.source}) gave no answer that can be read: "
-            f"{type(error).__name__}: {error}",
-            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+            f"{host.interpreter} gave no answer that can be read: {type(error).__name__}: {error}",
+            hint=diagnosis.is_it_one(host),
         ) from None
     return answer
 
