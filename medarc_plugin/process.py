@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from medarc_plugin.signals import handling
+from medarc_plugin.signals import deferred, handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,16 +168,18 @@ class _Session:
     ) -> None:
         reader, self._writer = os.pipe()
         try:
-            self._leader = subprocess.Popen(
-                argv,
-                env=None if env is None else dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-                pass_fds=(reader,),
-            )
-            self._tie(reader)
+            # One that has started and is not tied yet would be left behind.
+            with deferred():
+                self._leader = subprocess.Popen(
+                    argv,
+                    env=None if env is None else dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    start_new_session=True,
+                    pass_fds=(reader,),
+                )
+                self._tie(reader)
         except BaseException:
             os.close(self._writer)
             raise

@@ -796,7 +796,11 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pyproject.toml").touch()
     os.mkfifo(tmp_path / "lives")
     python = folder / ".venv" / "bin" / "python"
-    python.write_text(f"#!/bin/sh\nexec 3>{tmp_path}/lives\n/bin/sleep 1000 &\n/bin/sleep 1000\ntrue\n")
+    # Who looks at the answers waits for them, and so has started all of this.
+    python.write_text(
+        "#!/bin/sh\n/usr/bin/mkfifo $3\n: > $3\n"
+        f"exec 3>{tmp_path}/lives\n/bin/sleep 1000 &\n/bin/sleep 1000\ntrue\n"
+    )
     python.chmod(0o755)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
