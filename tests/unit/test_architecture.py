@@ -20,6 +20,8 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
+    {"standing"},
+    {"records"},
     {"launch", "export", "runs"},
     {"plugins"},
     {"backends", "preflight", "sandbox", "profile_files"},
