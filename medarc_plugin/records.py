@@ -6,6 +6,7 @@ then less is known, and nothing fails.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -174,7 +175,7 @@ def _attempt(
 ) -> AttemptRecord | None:
     if row is None:
         row = read_table(folder / "started.json", trouble)
-        if not row and not (folder / "heartbeat.json").exists():
+        if not row and not is_there(folder / "heartbeat.json"):
             return None
     ended = time_of(row.get("ended"))
     return AttemptRecord(
@@ -203,6 +204,11 @@ def _last_sign(folder: Path) -> datetime | None:
     return None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there, as far as this user may know: what others hide is not."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where it may not look
+
+
 def text(value: object) -> str | None:
     """Take a text; anything else is none."""
     return value if isinstance(value, str) else None
@@ -214,10 +220,10 @@ def whole(value: object) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """Take a number; anything else is none."""
+    """Take a number; anything else is none, and so is what JSON has no word for."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def time_of(value: object) -> datetime | None:

@@ -75,6 +75,9 @@ READERS = 16
 MANY = 8
 """Runs that are read one after the other: starting readers takes longer."""
 
+SILENT = "from the run's records, SLURM did not answer"
+"""What a note begins with when SLURM could not be asked."""
+
 CLOCKS = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
 
@@ -152,6 +155,11 @@ class RunStatus:
         return JobState(self.state).over or self.state in {LOST, UNSUBMITTED}
 
     @property
+    def unanswered(self) -> bool:
+        """Whether SLURM was asked and did not answer."""
+        return (self.note or "").startswith(SILENT)
+
+    @property
     def alive(self) -> bool:
         """Whether it is in the queue or runs, as far as anybody knows."""
         return not self.over and self.state != UNKNOWN
@@ -202,21 +210,44 @@ def look(runs: Sequence[Run]) -> list[RunStatus]:
     Returns:
         How each stands, in the same order.
     """
-    now = datetime.now(UTC)
-    told = _each(records.read, runs)
+    told = read(runs)
+    return judge(runs, told, ask(runs, told))
+
+
+def read(runs: Sequence[Run]) -> list[Records]:
+    """Read the records of runs."""
+    return _each(records.read, runs)
+
+
+def ask(runs: Sequence[Run], told: Sequence[Records]) -> list[Slurm | None]:
+    """Ask each SLURM that took some of the runs, once.
+
+    Args:
+        runs: The runs.
+        told: Their records.
+
+    Returns:
+        For each run what its SLURM said; `None` for a run that SLURM did not take.
+    """
     groups: dict[Cluster, list[int]] = defaultdict(list)
     for position, run in enumerate(runs):
         if backend_of(run) == SLURM:
             groups[cluster_of(run)].append(position)
 
-    def ask(cluster: Cluster) -> _Slurm:
+    def ask_one(cluster: Cluster) -> Slurm:
         return _ask(cluster, [(runs[position], told[position]) for position in groups[cluster]])
 
     # Beside each other: one that hangs must not keep the others waiting.
-    answers: dict[int, _Slurm] = {}
-    for positions, slurm in zip(groups.values(), _each(ask, [*groups], few=1), strict=True):
+    answers: dict[int, Slurm] = {}
+    for positions, slurm in zip(groups.values(), _each(ask_one, [*groups], few=1), strict=True):
         answers |= dict.fromkeys(positions, slurm)
-    return [_status(run, told[position], answers.get(position), now) for position, run in enumerate(runs)]
+    return [answers.get(position) for position in range(len(runs))]
+
+
+def judge(runs: Sequence[Run], told: Sequence[Records], answers: Sequence[Slurm | None]) -> list[RunStatus]:
+    """Say how runs stand, from what `read` and `ask` gave."""
+    now = datetime.now(UTC)
+    return [_status(*known, now) for known in zip(runs, told, answers, strict=True)]
 
 
 def of_entries(entries: Sequence[index.Entry]) -> list[Run]:
@@ -264,32 +295,8 @@ def cluster_of(run: Run) -> Cluster:
     return Cluster(run.submission.cluster, run.submission.slurm_conf or "")
 
 
-class Pace:
-    """How long to wait before the next question: longer and longer while nothing changes.
-
-    Args:
-        first: Seconds after a change.
-        most: Seconds at most.
-    """
-
-    def __init__(self, first: float = 1.0, most: float = 30.0) -> None:
-        self._first, self._most = first, most
-        self._last: object = None
-        self._seconds = first
-
-    def after(self, seen: object) -> float:
-        """Say how long to wait.
-
-        Args:
-            seen: What was seen; when it is not what was seen before, the pace is the first one again.
-        """
-        changed, self._last = seen != self._last, seen
-        self._seconds = self._first if changed else min(self._most, self._seconds * 1.5)
-        return self._seconds
-
-
 @dataclass(frozen=True)
-class _Slurm:
+class Slurm:
     """What one SLURM said.
 
     Attributes:
@@ -324,17 +331,18 @@ def _each(function: Callable[[T], R], items: Sequence[T], few: int = MANY) -> li
         return list(pool.map(function, items))
 
 
-def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> _Slurm:
+def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> Slurm:
     """Ask one SLURM about all of its runs."""
-    if cluster.conf and not Path(cluster.conf).exists():
+    if cluster.conf and not records.is_there(Path(cluster.conf)):
         # A sandbox that was taken down ended its jobs and left nothing to ask.
-        return _Slurm(f"it is gone with {cluster.conf}")
-    answer = queue.queue(cluster, {os.geteuid(), *filter(None, (_owner(run) for run, _ in runs))})
+        return Slurm(f"it is gone with {cluster.conf}")
+    owners = [owner for owner in (_owner(run) for run, _ in runs) if owner is not None]
+    answer = queue.queue(cluster, [os.geteuid(), *owners])
     by_token: dict[str, list[Job]] = defaultdict(list)
     for job in answer.jobs:
         for token in MARK.findall(job.comment or ""):
             by_token[token].append(job)
-    slurm = _Slurm(answer.problem, by_token, {job.job_id: job for job in answer.jobs})
+    slurm = Slurm(answer.problem, by_token, {job.job_id: job for job in answer.jobs})
     open_ = [run for run, told in runs if _in_queue(run, slurm) is None and not _has_ended(run, told)]
     ids = {run.submission.job_id for run in open_ if run.submission is not None}
     asked = sorted(filter(str.isdigit, ids), key=int)
@@ -357,7 +365,7 @@ def _has_ended(run: Run, told: Records) -> bool:
     return newest is not None and newest.final
 
 
-def _in_queue(run: Run, slurm: _Slurm) -> Job | None:
+def _in_queue(run: Run, slurm: Slurm) -> Job | None:
     """Find the run's job among those of the controller."""
     own = slurm.by_token.get(run.token or "", ())
     if own:
@@ -369,7 +377,7 @@ def _in_queue(run: Run, slurm: _Slurm) -> Job | None:
     return job if job.script == str(run.files.script) else None
 
 
-def _in_accounting(run: Run, slurm: _Slurm) -> Job | None:
+def _in_accounting(run: Run, slurm: Slurm) -> Job | None:
     """Find the run's job among those of accounting, which keeps comments on some clusters only."""
     job = slurm.accounted.get(run.submission.job_id) if run.submission is not None else None
     if job is None or run.submission is None:
@@ -395,7 +403,7 @@ def _was_used_again(submission: Submission) -> bool:
     return bool(same) and same[-1].token != submission.token
 
 
-def _status(run: Run, told: Records, slurm: _Slurm | None, now: datetime) -> RunStatus:
+def _status(run: Run, told: Records, slurm: Slurm | None, now: datetime) -> RunStatus:
     newest = told.newest(run.token)
     alive = newest is not None and records.is_alive(run, newest, now)
     if slurm is None:
@@ -407,7 +415,7 @@ def _status(run: Run, told: Records, slurm: _Slurm | None, now: datetime) -> Run
 
 
 def _with_slurm(
-    run: Run, newest: AttemptRecord | None, slurm: _Slurm, *, alive: bool, now: datetime
+    run: Run, newest: AttemptRecord | None, slurm: Slurm, *, alive: bool, now: datetime
 ) -> _Verdict:
     job = _in_queue(run, slurm)
     if job is not None:
@@ -416,11 +424,12 @@ def _with_slurm(
     if newest is not None and newest.final:
         return _Verdict(_state_of(newest), RECORDS, _why_ended(newest), note)
     job = _in_accounting(run, slurm)
-    if job is not None:
+    # A job that its controller has forgotten does not run any more, though accounting may think so for ever.
+    if job is not None and (JobState(job.state).over or slurm.problem is not None):
         return _Verdict(job.state, SACCT, _why(job, newest), None, job)
     if alive:
         return _Verdict(RUNNING, RECORDS, None, note)
-    if newest is None and run.submission is None and not run.files.submission.exists():
+    if newest is None and run.submission is None and not records.is_there(run.files.submission):
         return _Verdict(UNSUBMITTED, RECORDS, "its files are written, and no job was submitted", None)
     return _Verdict(LOST if slurm.problem is None else UNKNOWN, RECORDS, _last_known(newest, now), note)
 
@@ -436,14 +445,14 @@ def _without_slurm(run: Run, newest: AttemptRecord | None, *, alive: bool) -> _V
         return _Verdict(
             COMPLETED if code == 0 else FAILED, RECORDS, None if code == 0 else f"exit code {code}"
         )
-    if newest is None and not run.files.submission.exists():
+    if newest is None and not records.is_there(run.files.submission):
         return _Verdict(UNSUBMITTED, RECORDS, "its files are written, and it was not started")
     return _Verdict(LOST, RECORDS, _last_known(newest, datetime.now(UTC)))
 
 
-def _note(run: Run, slurm: _Slurm) -> str:
+def _note(run: Run, slurm: Slurm) -> str:
     if slurm.problem is not None:
-        return f"from the run's records, SLURM did not answer: {slurm.problem}"
+        return f"{SILENT}: {slurm.problem}"
     job_id = run.submission.job_id if run.submission is not None else ""
     if job_id in slurm.by_id:
         return f"from the run's records: job {job_id} is another one now, SLURM has used the id again"
@@ -455,9 +464,11 @@ def _state_of(attempt: AttemptRecord) -> str:
 
 
 def _why(job: Job, newest: AttemptRecord | None) -> str | None:
-    if JobState(job.state).over and newest is not None and newest.final:
-        return _why_ended(newest) or job.reason
-    return job.reason
+    if not JobState(job.state).over:
+        return job.reason
+    own = _why_ended(newest) if newest is not None and newest.final else None
+    # A job that was cancelled keeps the reason for which it waited.
+    return own or (None if job.state in {COMPLETED, "CANCELLED"} else job.reason)
 
 
 def _why_ended(attempt: AttemptRecord) -> str | None:
@@ -501,13 +512,17 @@ class _Facts:
         over = JobState(verdict.state).over
         runs = not over and verdict.state not in {PENDING, LOST, UNKNOWN, UNSUBMITTED}
         found: dict[str, tuple[Any, str]] = {"state": (verdict.state, verdict.source)}
-        if job is not None:
-            found |= {
-                name: (value, verdict.source) for name, value in _of_job(job, over=over, runs=runs).items()
-            }
         if newest is not None:
             found |= {name: (value, RECORDS) for name, value in _of_attempt(newest).items() if over or runs}
             found["attempt"] = (newest.number, RECORDS)
+        if job is not None:
+            said = _of_job(job, over=over, runs=runs)
+            # The job began before its attempt, and a record of an end says more than SLURM's exit code.
+            found |= {
+                name: (value, verdict.source)
+                for name, value in said.items()
+                if value is not None and (name == "node" or found.get(name, (None, ""))[0] is None)
+            }
         found |= {name: (value, RECORDS) for name, value in self._progress(runs=runs).items()}
         submission = self.run.submission
         if submission is not None:
@@ -612,6 +627,13 @@ def duration(seconds: float) -> str:
     units = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     first = next((place for place, (count, _) in enumerate(units) if count), len(units) - 1)
     return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
+
+
+def clock(time: datetime) -> str:
+    """Write a time as people read it, in their zone; with the day unless it is today."""
+    local = time.astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return local.strftime("at %H:%M" if local.date() == today else "at %Y-%m-%d %H:%M")
 
 
 def _iso(time: datetime | None) -> str | None:

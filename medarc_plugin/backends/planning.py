@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import medarc_plugin
 from medarc_plugin import job
 from medarc_plugin.host import fields
+from medarc_plugin.job.formats import Format, form_of
 from medarc_plugin.job.hub import hub_home
 from medarc_plugin.job.memory import MemoryShareError, share_for
 from medarc_plugin.models import (
@@ -238,6 +239,11 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
 def job_code() -> Path:
     """The folder of the job code that submissions freeze."""
     return Path(job.__file__).parent
+
+
+def log_format(shape: str) -> Format:
+    """What is known of the logs and metrics of a prime-rl, by the name of its shape."""
+    return form_of(shape)
 
 
 def job_command(plan: JobPlan) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.cli import arguments, entrypoints, output, reading
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ def _listed(name: Entrypoint) -> None:
 
 for _name in ENTRYPOINTS:
     _listed(_name)
+
+
+reading.register(app)
 
 
 @app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})

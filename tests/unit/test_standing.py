@@ -6,83 +6,29 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from standins import recorded
+from standins.recorded import MARK, TOKEN, ago, begin, end, now, write_state
 
 from medarc_plugin import index, runs, standing
 from medarc_plugin.job.child import started_at
 from medarc_plugin.job.fence import _boot
 from medarc_plugin.models import Submission
 from medarc_plugin.rundir import record
-from medarc_plugin.standing import LOST, UNKNOWN, UNSUBMITTED, Pace, look, look_at
-
-NOW = datetime.now(UTC).replace(microsecond=0)
-TOKEN = "0123456789ab"
-MARK = f"[medarc:{TOKEN}]"
-
-
-def ago(**time):
-    return (NOW - timedelta(**time)).isoformat()
+from medarc_plugin.slurm import queue
+from medarc_plugin.standing import LOST, UNKNOWN, UNSUBMITTED, look, look_at
 
 
 @pytest.fixture
 def make_run(work):
-    """Write what a launch leaves of a run: `make_run("a", job_id="7")`; no submission with `job_id=None`."""
-
-    def make(name="a", job_id="17", token=TOKEN, backend="slurm", **submission):
-        launch = work / "runs" / name / "configs" / "launch"
-        launch.mkdir(parents=True, exist_ok=True)
-        plan = {
-            "name": "reverse",
-            "entrypoint": "rl",
-            "backend": backend,
-            "token": token,
-            "gpus": {"count": 2},
-        }
-        (launch / "launch.json").write_text(json.dumps(plan))
-        run = runs.open_run(work / "runs" / name)
-        if job_id is not None:
-            record(
-                run.files,
-                Submission(
-                    *(job_id, None, run.files.script, run.files.log, ago(hours=3), token, backend),
-                    **submission,
-                ),
-            )
-        return runs.open_run(run.run_dir)
-
-    return make
-
-
-def begin(run, number=1, *, silent=0.0, token=TOKEN, **fields):
-    """Let an attempt begin; its last sign of life is that many seconds old."""
-    folder = run.run_dir / "configs" / "attempts" / str(number)
-    folder.mkdir(parents=True)
-    started = {"attempt": number, "job_id": "17", "restart_count": 0, "host": "node7", "gpus": [2, 3]}
-    started |= {"started": ago(hours=2), "token": token, **fields}
-    (folder / "started.json").write_text(json.dumps(started))
-    beat = folder / "heartbeat.json"
-    beat.write_text(json.dumps({"attempt": number, "host": "node7", "boot": "x", "process": 1, "start": "1"}))
-    then = datetime.now(UTC).timestamp() - silent
-    os.utime(beat, (then, then))
-    return started
-
-
-def end(run, number=1, reason="finished", exit_code=0, **fields):
-    """Let an attempt end with a record."""
-    line = begin(run, number) | {"ended": ago(hours=1), "exit_code": exit_code, "reason": reason}
-    with (run.files.launch / "attempts.jsonl").open("a") as file:
-        file.write(json.dumps(line | {"requeued": False, "failure": "", "failed": [], **fields}) + "\n")
-
-
-def write_state(run, **fields):
-    state = {"attempt": 1, "phase": "training", "step": 12, "max_steps": 40, "reward": 0.5, "loss": 0.1}
-    (run.files.launch / "state.json").write_text(json.dumps(state | fields))
+    """Write what a launch leaves of a run: `make_run("a", job_id="7")`."""
+    return lambda name="a", *args, **options: recorded.make_run(work / "runs" / name, *args, **options)
 
 
 def test_a_running_run_is_told_by_slurm_and_its_records(make_run, slurm):
     run = make_run()
     begin(run)
-    eta = (NOW + timedelta(minutes=10)).isoformat()
-    write_state(run, eta=eta, updated=NOW.isoformat())
+    eta = (now() + timedelta(minutes=10)).isoformat()
+    write_state(run, eta=eta, updated=now().isoformat())
     slurm.set(
         jobs={
             "17": {
@@ -220,7 +166,11 @@ def test_accounting_tells_what_the_controller_forgot(make_run, slurm):
 
 def test_accounting_without_comments_is_believed_by_name_and_time(make_run, slurm):
     run = make_run()
-    row = {"id": "17", "state": "CANCELLED by 1000", "submit": NOW.astimezone().strftime("%Y-%m-%dT%H:%M:%S")}
+    row = {
+        "id": "17",
+        "state": "CANCELLED by 1000",
+        "submit": now().astimezone().strftime("%Y-%m-%dT%H:%M:%S"),
+    }
     slurm.set(accounting=[row])
     assert look_at(run).state == "CANCELLED"
 
@@ -239,8 +189,8 @@ def test_an_id_that_was_used_again_for_the_same_name_is_not_mistaken(make_run, s
                 *(str(each.run_dir), "rl", "reverse", "slurm", "17", None, None, token, ago(hours=1), "/p", 2)
             )
         )
-    now = NOW.astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-    slurm.set(accounting=[{"id": "17", "state": "COMPLETED", "submit": now}])
+    at = now().astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    slurm.set(accounting=[{"id": "17", "state": "COMPLETED", "submit": at}])
 
     assert [found.state for found in look([run, later])] == [LOST, "COMPLETED"]
 
@@ -436,9 +386,33 @@ def test_a_run_whose_directory_is_gone_is_told_by_slurm(work, slurm):
     assert "moved or deleted" in found.trouble[0]
 
 
-def test_the_pace_slows_down_and_begins_anew_with_a_change():
-    pace = Pace(first=1.0, most=3.0)
+def test_what_accounting_believes_to_run_and_the_controller_forgot_is_lost(make_run, slurm):
+    run = make_run()
+    row = {"id": "17", "state": "RUNNING", "comment": MARK}
+    slurm.set(accounting=[row])
+    assert look_at(run).state == LOST
 
-    seen = [pace.after(state) for state in ("a", "a", "a", "a", "b", "b")]
+    slurm.remove("squeue")
+    assert (look_at(run).state, look_at(run).sources["state"]) == ("RUNNING", "sacct")
 
-    assert seen == [1.0, 1.5, 2.25, 3.0, 1.0, 1.5]
+
+def test_a_controller_that_hangs_is_given_up_on(make_run, slurm, monkeypatch):
+    run = make_run()
+    end(run)
+    (slurm.programs / "squeue").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    monkeypatch.setattr(queue, "QUERY_TIMEOUT", 0.05)
+
+    found = look_at(run)
+
+    assert (found.state, found.unanswered) == ("COMPLETED", True)
+    assert "squeue had no answer within 0.05 s" in found.note
+
+
+def test_figures_that_json_cannot_say_are_not_known(make_run, slurm):
+    run = make_run()
+    end(run)
+    (run.files.launch / "state.json").write_text('{"reward": NaN, "loss": Infinity, "step": 3}')
+
+    found = look_at(run)
+
+    assert (found.reward, found.loss, found.step) == (None, None, 3)
