@@ -54,6 +54,7 @@ class Request:
         command: The command line as typed, for the record.
         cache: Whether a config that prime-rl has resolved before may be used again (`--no-cache`).
         profile: The section of the profiles that `--profile` names.
+        follow: Show the run's logs until it is over (`--follow`).
     """
 
     entrypoint: Entrypoint
@@ -71,6 +72,7 @@ class Request:
     command: tuple[str, ...] = ()
     cache: bool = True
     profile: str | None = None
+    follow: bool = False
 
 
 @dataclass(frozen=True)

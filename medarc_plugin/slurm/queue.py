@@ -184,3 +184,21 @@ def moment(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def end(job_ids: Sequence[str], cluster: Cluster, signal: str | None = None) -> str | None:
+    """End jobs, or send a signal to the process that owns each.
+
+    Args:
+        job_ids: Their ids.
+        cluster: Which cluster's.
+        signal: The signal's name, `USR2`; without one the jobs are cancelled.
+
+    Returns:
+        What stood in the way, in SLURM's words; `None` when nothing did. A job that has ended by itself is
+        among it: who asks looks again.
+    """
+    # Without --batch a signal reaches a job's steps alone, and a run's owner is the batch process.
+    how = ("--batch", "--signal", signal) if signal else ()
+    done = run(["scancel", *cluster.option, *how, *job_ids], env=_environment(cluster), timeout=QUERY_TIMEOUT)
+    return None if done.ok else _problem(done)

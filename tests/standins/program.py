@@ -146,10 +146,21 @@ def queued(job_id, job):
 
 def scancel(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    if arguments[:-1] != where or not arguments[-1].isdigit():
+    rest = arguments[len(where) :]
+    signalled = rest[:2] == ["--batch", "--signal"]
+    ids = rest[3:] if signalled else rest
+    if arguments[: len(where)] != where or not ids or not all(job_id.isdigit() for job_id in ids):
         refuse(folder, "scancel", arguments)
     if not state["up"]:
         fail(1, f"scancel: error: {UNREACHABLE}")
+    if signalled and not rest[2].isupper():
+        fail(1, f"scancel: error: Unknown job signal: {rest[2]}")
+    for job_id in () if signalled else ids:
+        if job_id in state["jobs"]:
+            state["jobs"][job_id]["state"] = "CANCELLED"
+    draft = folder / f"state.json.{os.getpid()}"
+    draft.write_text(json.dumps(state))
+    draft.replace(folder / "state.json")
 
 
 PLAYED = {program.__name__: program for program in (sbatch, scontrol, sacct, sinfo, squeue, scancel)}

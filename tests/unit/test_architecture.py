@@ -20,6 +20,7 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
+    {"steering"},
     {"logs"},
     {"watching"},
     {"standing"},
