@@ -294,6 +294,11 @@ class RunFiles:
         return self.launch / "launch.json"
 
     @property
+    def resolved(self) -> Path:
+        """The resolved config once more: an attempt of prime-rl may write its own over `config`."""
+        return self.launch / "resolved.json"
+
+    @property
     def job(self) -> Path:
         """The frozen job code."""
         return self.launch / "job"

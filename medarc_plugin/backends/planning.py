@@ -146,7 +146,8 @@ def passed_names(options: SlurmOptions) -> tuple[str, ...]:
 def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
     """Render everything but the script: config, plan, provenance and the frozen job code."""
     return (
-        TextFile(plan.files.config, _json(plan.resolved.document)),
+        TextFile(plan.files.config, config := _json(plan.resolved.document)),
+        TextFile(plan.files.resolved, config),
         TextFile(plan.files.plan, _json(launch_document(plan))),
         TextFile(plan.files.provenance, _json(plan.provenance)),
         *(

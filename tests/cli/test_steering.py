@@ -61,3 +61,16 @@ def test_a_wait_that_is_over_before_the_run_says_so(here, running, slurm):
 
     assert (done.code, done.out) == (124, "")
     assert "job 17 is RUNNING after 0 s" in done.err
+
+
+def test_differences_are_listed_with_their_code(here, make_run, slurm):
+    for name, rate in (("a", 1e-6), ("b", 2e-6)):
+        run = make_run(name, "17" if name == "a" else "18", token=name)
+        run.files.config.write_text(json.dumps({"optim": {"lr": rate}, "same": True}))
+
+    same, other = here("medarc_slurm", "diff", "runs/a", "17"), here("medarc_slurm", "diff", "17", "18")
+    document = json.loads(here("medarc_slurm", "diff", "17", "18", "--json").out)
+
+    assert (same.code, same.out) == (0, "")
+    assert (other.code, other.out.splitlines()[1].split()) == (1, ["config", "optim.lr", "1e-06", "2e-06"])
+    assert document["differences"] == [{"section": "config", "path": "optim.lr", "left": 1e-6, "right": 2e-6}]

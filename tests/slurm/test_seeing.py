@@ -182,6 +182,43 @@ def is_alive(process):
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
+def test_a_signal_puts_a_run_back_into_the_queue_and_resume_waits_for_its_end(cluster):
+    submitted = paused(cluster, "x", at="3,5")
+    running_at(cluster, submitted, 3)
+
+    sent = medarc(cluster, "cancel", "--yes", "--signal", "USR2", submitted.run)
+    eventually(lambda: status(cluster, submitted.run)[0]["attempt"] == 2, seconds=90)
+    running_at(cluster, submitted, 5)
+    refused = medarc(cluster, "resume", submitted.run)
+    medarc(cluster, "cancel", "--yes", submitted.run)
+    resumed = medarc(cluster, "resume", submitted.run, "--max-steps", "10")
+    ended = medarc(cluster, "wait", submitted.run)
+    (found,) = status(cluster, submitted.run)
+
+    assert sent.returncode == 0
+    assert submitted.attempts[0]["reason"] == "asked"
+    assert (refused.returncode, f"belongs to job {submitted.job}" in refused.stderr) == (2, True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert (found["step"], found["attempt"], found["job_id"] != submitted.job) == (10, 3, True)
+
+
+def test_a_rerun_is_the_same_run(cluster, wait_for_job):
+    first = cluster.submit("sft", "--output-dir", "runs/a", *SFT, "--time", "30")
+    wait_for_job(first.job)
+    done = medarc(cluster, "rerun", first.run, "--output-dir", "runs/b")
+    again = medarc(cluster, "rerun", first.run, "--output-dir", "runs/c", "--time", "40")
+
+    same, other = (medarc(cluster, "diff", "runs/a", f"runs/{name}", "--json") for name in "bc")
+
+    assert (done.returncode, again.returncode) == (0, 0)
+    assert medarc(cluster, "wait", "runs/b").returncode == 0
+    assert (same.returncode, other.returncode) == (0, 1), same.stdout
+    assert json.loads(other.stdout)["differences"] == [
+        {"section": "options", "path": "--time", "left": "30", "right": "40"}
+    ]
+
+
 @pytest.fixture
 def own(slurm_programs):
     """A sandbox of the test's own, whose controller forgets ended jobs soon, and is given up on soon."""

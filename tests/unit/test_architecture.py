@@ -23,7 +23,7 @@ LAYERS = (
     {"steering"},
     {"logs"},
     {"watching"},
-    {"standing"},
+    {"standing", "difference"},
     {"records"},
     {"launch", "export", "runs"},
     {"plugins"},
