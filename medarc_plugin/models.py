@@ -54,6 +54,7 @@ class Request:
         command: The command line as typed, for the record.
         cache: Whether a config that prime-rl has resolved before may be used again (`--no-cache`).
         profile: The section of the profiles that `--profile` names.
+        follow: Show the run's logs until it is over (`--follow`).
     """
 
     entrypoint: Entrypoint
@@ -71,6 +72,7 @@ class Request:
     command: tuple[str, ...] = ()
     cache: bool = True
     profile: str | None = None
+    follow: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,11 @@ class RunFiles:
     def plan(self) -> Path:
         """The plan that the job code reads."""
         return self.launch / "launch.json"
+
+    @property
+    def resolved(self) -> Path:
+        """The resolved config once more: an attempt of prime-rl may write its own over `config`."""
+        return self.launch / "resolved.json"
 
     @property
     def job(self) -> Path:

@@ -7,6 +7,7 @@ user's list of submissions only says where to look.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def find(named: str | None = None) -> Run:
     """
     if named is None:
         return _newest_of_project()
-    if named and Path(named).is_dir():
+    if named and os.path.isdir(named):  # noqa: PTH112 - Path.is_dir raises where it may not look
         return open_run(Path(named))
     if _JOB_ID.fullmatch(named):
         return _by_job_id(named)
@@ -99,8 +100,9 @@ def open_run(run_dir: Path) -> Run:
     plan = read_table(launch / "launch.json", trouble)
     entrypoint = plan.get("entrypoint")
     if entrypoint not in ENTRYPOINTS:
-        written = [name for name in ENTRYPOINTS if (run_dir / "configs" / f"{name}.json").is_file()]
-        if not launch.is_dir() or not written:
+        configs = run_dir / "configs"
+        written = [name for name in ENTRYPOINTS if os.access(configs / f"{name}.json", os.F_OK)]
+        if not os.access(launch, os.F_OK) or not written:
             raise RunDirectoryError(
                 f"{run_dir} is no run: it has no configs/launch/launch.json", hint=NAME_IT
             )

@@ -13,7 +13,8 @@ import pytest
 import standins
 from standin import make_checkout
 
-from medarc_plugin.cli import entrypoints, medarc_slurm, output
+from medarc_plugin.cli import app, entrypoints, medarc_slurm, output
+from medarc_plugin.models import ENTRYPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,9 @@ def here(
     def run(program: str, *argv: str) -> Result:
         monkeypatch.setattr(sys, "argv", [program, *argv])
         capfd.readouterr()
-        if program == "medarc_slurm":
+        if program == "medarc_slurm" and argv[0] not in ENTRYPOINTS:
+            code = output.guarded(app.run)
+        elif program == "medarc_slurm":
             code = output.guarded(lambda: medarc_slurm.launch(argv[0], list(argv[1:])))  # type: ignore[arg-type]
         else:
             code = output.guarded(lambda: entrypoints.main(program, argv))  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import medarc_plugin
 from medarc_plugin import job
 from medarc_plugin.host import fields
+from medarc_plugin.job.formats import Format, form_of
 from medarc_plugin.job.hub import hub_home
 from medarc_plugin.job.memory import MemoryShareError, share_for
 from medarc_plugin.models import (
@@ -145,7 +146,8 @@ def passed_names(options: SlurmOptions) -> tuple[str, ...]:
 def run_file_texts(plan: JobPlan) -> tuple[TextFile, ...]:
     """Render everything but the script: config, plan, provenance and the frozen job code."""
     return (
-        TextFile(plan.files.config, _json(plan.resolved.document)),
+        TextFile(plan.files.config, config := _json(plan.resolved.document)),
+        TextFile(plan.files.resolved, config),
         TextFile(plan.files.plan, _json(launch_document(plan))),
         TextFile(plan.files.provenance, _json(plan.provenance)),
         *(
@@ -238,6 +240,11 @@ def launch_document(plan: JobPlan) -> dict[str, Any]:
 def job_code() -> Path:
     """The folder of the job code that submissions freeze."""
     return Path(job.__file__).parent
+
+
+def log_format(shape: str) -> Format:
+    """What is known of the logs and metrics of a prime-rl, by the name of its shape."""
+    return form_of(shape)
 
 
 def job_command(plan: JobPlan) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.cli import again, arguments, entrypoints, output, reading, seeing, steering
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def _listed(name: Entrypoint) -> None:
 
 for _name in ENTRYPOINTS:
     _listed(_name)
+
+
+for _commands in (seeing, reading, steering, again):
+    _commands.register(app)
 
 
 @app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})

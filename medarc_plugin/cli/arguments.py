@@ -41,6 +41,7 @@ SWITCHES = {
     "--dry-run": "Write script and configs, show the plan and the sbatch command, submit nothing.",
     "--clean": "Delete what an earlier run left in the run directory.",
     "--rehearse": "Submit a job of 5 minutes that runs every check and launches nothing.",
+    "--follow": "Show the run's logs until it is over, and end as it does; Ctrl-C leaves it running.",
     "--no-check": "Submit although prime-rl is not here to check the config.",
     "--no-cache": "Ask prime-rl, although it has resolved the very same config before.",
     "--sandbox": "Use the private SLURM in .slurm-sandbox (--sandbox=DIR: another), started when down.",
@@ -259,6 +260,7 @@ def _request(
         rehearse="--rehearse" in parsed.switches,
         cache="--no-cache" not in parsed.switches,
         profile=parsed.launch.get("--profile"),
+        follow="--follow" in parsed.switches,
         sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
     )
 

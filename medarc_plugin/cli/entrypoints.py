@@ -11,8 +11,9 @@ from medarc_plugin.cli import arguments, output
 from medarc_plugin.host.importhook import backend_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from medarc_plugin.launch import Prepared
     from medarc_plugin.models import Entrypoint, Request
 
 SUMMARY = {
@@ -90,8 +91,12 @@ def run(entrypoint: Entrypoint, argv: Sequence[str], backend: str, usage: str, *
     return several.carry_out_all(requests)
 
 
-def carry_out(request: Request) -> int:
+def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) -> int:
     """Prepare, show, and write or submit.
+
+    Args:
+        request: The launch.
+        look: Called with what is prepared, before anything is written.
 
     Returns:
         0, or how a run in the foreground ended.
@@ -109,6 +114,8 @@ def carry_out(request: Request) -> int:
         warn_of_near_misses(request.arguments)
         raise
     output.show_plan(prepared)
+    if look is not None:
+        look(prepared)
     if not prepared.plan.resolved.checked:
         # Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own.
         warn_of_near_misses(request.arguments)
@@ -129,7 +136,20 @@ def carry_out(request: Request) -> int:
     if submission.exit_code is not None:
         return submission.exit_code
     output.show_submission(prepared.plan, submission)
-    return 0
+    return follow(prepared.plan.run_dir) if request.follow else 0
+
+
+def follow(run_dir: Path) -> int:
+    """Show the logs of a run that was just submitted until it is over.
+
+    Returns:
+        Its exit code; 130 after Ctrl-C, which leaves it running.
+    """
+    from medarc_plugin import logs, runs, steering
+    from medarc_plugin.cli import reading
+
+    status = reading.follow_run(runs.open_run(run_dir), logs.COMPONENTS)
+    return output.INTERRUPTED if status is None else steering.code_of(status)
 
 
 def point_at_sandbox(directory: Path) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -11,7 +12,7 @@ from medarc_plugin.errors import EndedError, MedarcError
 from medarc_plugin.signals import handling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import JobPlan, Resolved, Submission
@@ -40,6 +41,16 @@ def _print(text: str, stream: TextIO | None) -> None:
     except OSError:
         # Nothing may be left to be flushed at exit, where it would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Let others print to standard output, under the same rule."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text: str) -> None:

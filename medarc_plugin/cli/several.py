@@ -36,6 +36,11 @@ def carry_out_all(requests: Sequence[Request]) -> int:
             "--backend local runs in the foreground, and so one config at a time",
             hint="add --dry-run to write all of them, or give one config",
         )
+    if first.follow:
+        raise UsageError(
+            "--follow shows the logs of one run, and these are several",
+            hint="leave it out, and `medarc_slurm status --watch RUN...` afterwards",
+        )
     added = entrypoints.point_at_sandbox(first.sandbox) if first.sandbox is not None else {}
     entrypoints.warn_of_ignored_variables()
     messages = Messages([_name(request) for request in requests])

@@ -148,7 +148,8 @@ class Cluster:
 
     Attributes:
         name: Its name, for `-M`; `None` is the one that this machine belongs to.
-        conf: Its slurm.conf; `None` is the one of the environment.
+        conf: Its slurm.conf; `None` is the one of the environment, and an empty one that which this machine
+            has without SLURM_CONF.
     """
 
     name: str | None = None
@@ -162,7 +163,10 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """The environment in which SLURM's commands speak to it."""
-        return submission_environment({"SLURM_CONF": self.conf} if self.conf else {})
+        environment = submission_environment({"SLURM_CONF": self.conf} if self.conf else {})
+        if self.conf == "":
+            environment.pop("SLURM_CONF", None)
+        return environment
 
 
 HERE = Cluster()

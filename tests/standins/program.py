@@ -11,6 +11,11 @@ import os
 import sys
 from pathlib import Path
 
+RECORD, FIELD = "\x1e", "\x1f"
+
+QUEUE = ("%A", "%T", "%r", "%S", "%e", "%N", "%P", "%V", "%o", "%k")
+HISTORY = "JobIDRaw,State,ExitCode,Start,End,NodeList,Partition,Submit,JobName,Comment"
+
 UNREACHABLE = "Unable to contact slurm controller (connect failure)"
 
 JOB = (
@@ -82,13 +87,32 @@ def scontrol(folder, state, arguments):
 
 def sacct(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    head = [*where, "-n", "-X", "-P", "-j"]
-    if arguments[: len(head)] != head or arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList"]:
+    if arguments[-2:] == ["-o", HISTORY]:
+        head, columns = [*where, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j"], history
+    else:
+        head, columns = [*where, "-n", "-X", "-P", "-j"], None
+    if arguments[: len(head)] != head or len(arguments) != len(head) + 3:
+        refuse(folder, "sacct", arguments)
+    if columns is None and arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList"]:
         refuse(folder, "sacct", arguments)
     if state["accounting"] is None:
         fail(1, "Slurm accounting storage is disabled")
+    asked = arguments[len(head)].split(",")
     for row in state["accounting"]:
-        print(row)
+        if columns is None:
+            print(row)
+        elif history(row)[0] in asked:
+            print(FIELD.join(history(row)))
+
+
+def history(row):
+    """A row as the longer question gets it: from a table, or from a row of the shorter one."""
+    if isinstance(row, str):
+        row = dict(zip(("id", "state", "exit_code", "node"), row.split("|"), strict=True))
+    known = {"start": "Unknown", "end": "Unknown", "partition": "gpu", "name": "reverse", "comment": ""}
+    known |= {"submit": "2026-11-22T16:43:41", "exit_code": "0:0", "node": "node1", **row}
+    names = ("id", "state", "exit_code", "start", "end", "node", "partition", "submit", "name", "comment")
+    return [known[name] for name in names]
 
 
 def sinfo(folder, state, arguments):
@@ -101,21 +125,42 @@ def sinfo(folder, state, arguments):
 
 def squeue(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    if arguments != [*where, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"]:
+    everything = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", RECORD + FIELD.join(QUEUE)]
+    if arguments not in ([*where, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"], everything):
         refuse(folder, "squeue", arguments)
     if not state["up"]:
         fail(1, f"slurm_load_jobs error: {UNREACHABLE}")
     for job_id, job in state["jobs"].items():
-        if job["state"] in {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}:
+        if arguments == everything:
+            print(RECORD + FIELD.join(queued(job_id, job)))
+        elif job["state"] in {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}:
             print(f"{job_id}|{job['state']}|{job.get('comment') or '(null)'}")
+
+
+def queued(job_id, job):
+    known = {"reason": "None", "start": "N/A", "end": "N/A", "node": "", "partition": "gpu"}
+    known |= {"submit": "2026-11-22T16:43:41", "script": "/x/rl.sbatch", **job}
+    names = ("state", "reason", "start", "end", "node", "partition", "submit", "script")
+    return [job_id, *(known[name] for name in names), job.get("comment") or "(null)"]
 
 
 def scancel(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    if arguments[:-1] != where or not arguments[-1].isdigit():
+    rest = arguments[len(where) :]
+    signalled = rest[:2] == ["--batch", "--signal"]
+    ids = rest[3:] if signalled else rest
+    if arguments[: len(where)] != where or not ids or not all(job_id.isdigit() for job_id in ids):
         refuse(folder, "scancel", arguments)
     if not state["up"]:
         fail(1, f"scancel: error: {UNREACHABLE}")
+    if signalled and not rest[2].isupper():
+        fail(1, f"scancel: error: Unknown job signal: {rest[2]}")
+    for job_id in () if signalled else ids:
+        if job_id in state["jobs"]:
+            state["jobs"][job_id]["state"] = "CANCELLED"
+    draft = folder / f"state.json.{os.getpid()}"
+    draft.write_text(json.dumps(state))
+    draft.replace(folder / "state.json")
 
 
 PLAYED = {program.__name__: program for program in (sbatch, scontrol, sacct, sinfo, squeue, scancel)}

@@ -20,11 +20,16 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
+    {"steering"},
+    {"logs"},
+    {"watching"},
+    {"standing", "difference"},
+    {"records"},
     {"launch", "export", "runs"},
     {"plugins"},
     {"backends", "preflight", "sandbox", "profile_files"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
-    {"options", "hookspecs", "process", "project"},
+    {"options", "hookspecs", "process", "project", "tails"},
     {"models", "errors", "signals"},
 )
 """From the top down; a module may import what stands below it, and its own package."""

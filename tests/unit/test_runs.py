@@ -173,6 +173,8 @@ def test_runs_named_twice_are_one(make_run, entry):
         ("99", "there is no run of job 99"),
         (None, "no run was submitted from"),
         ("", "there is no run "),
+        ("x" * 5000, "there is no run x"),
+        ("a\0b", "there is no run a"),
     ],
 )
 def test_an_unknown_run_is_said_to_be(named, says):

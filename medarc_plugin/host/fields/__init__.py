@@ -55,6 +55,7 @@ __all__ = [
     "guess",
     "names_share",
     "nearest",
+    "place_fields",
     "ports",
     "put",
     "shape_of",
@@ -73,6 +74,11 @@ Seen to work on an H200 with small models; prime-rl's own default of 0.9 leaves 
 
 ROUTER_METRICS = 21_000
 """prime-rl's router puts its Prometheus port this far above the server's."""
+
+
+def place_fields(shape: Shape) -> tuple[str, ...]:
+    """Name the fields that say where a run lives and what it is called: they differ between any two runs."""
+    return tuple(filter(None, ("output_dir", "run.name", shape.run_dir)))
 
 
 def shape_of(entrypoint: str, has: Any) -> tuple[Shape | None, dict[str, list[str]]]:  # noqa: ANN401

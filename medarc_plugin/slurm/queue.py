@@ -1,0 +1,204 @@
+"""Many jobs at once: one question to the controller, one to accounting, whatever their number.
+
+The formats are those that read the same on SLURM 20.11 to 25: `-o` with single letters for squeue, named
+fields for sacct. Free text may hold anything, so records and fields are kept apart by characters that no
+name, path or comment has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run
+from medarc_plugin.slurm.gateway import QUERY_TIMEOUT, Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+RECORD, FIELD = "\x1e", "\x1f"
+
+QUEUE_FIELDS = ("%A", "%T", "%r", "%S", "%e", "%N", "%P", "%V", "%o", "%k")
+QUEUE_FORMAT = RECORD + FIELD.join(QUEUE_FIELDS)
+
+ACCOUNTING_FIELDS = ("JobIDRaw", "State", "ExitCode", "Start", "End", "NodeList", "Partition", "Submit")
+FREE_FIELDS = ("JobName", "Comment")
+
+NOTHING = frozenset({"", "(null)", "N/A", "None", "Unknown", "NONE", "None assigned"})
+"""How SLURM words that there is no value."""
+
+NO_ACCOUNTING = "there is no accounting"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What SLURM says of a job.
+
+    Attributes:
+        job_id: Its id.
+        state: SLURM's word, whole: `RUNNING`, `COMPLETING`.
+        reason: Why it is in that state.
+        start: When it started; of one that waits, when SLURM expects it to.
+        end: When it ended; of one that runs, when its time limit ends it.
+        node: The node or nodes.
+        partition: The partition.
+        submitted: When it was submitted, or put back into the queue.
+        script: The script that it runs; only the controller says so.
+        name: The job's name; only accounting says so.
+        comment: The job's comment, where it is kept.
+        exit_code: `code:signal`; only accounting says so.
+    """
+
+    job_id: str
+    state: str
+    reason: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    node: str | None = None
+    partition: str | None = None
+    submitted: datetime | None = None
+    script: str | None = None
+    name: str | None = None
+    comment: str | None = None
+    exit_code: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question.
+
+    Attributes:
+        jobs: The jobs.
+        problem: Why there is no answer, in a few words; `None` when there is one.
+    """
+
+    jobs: tuple[Job, ...] = ()
+    problem: str | None = None
+
+
+def queue(cluster: Cluster, users: Iterable[int]) -> Answer:
+    """Ask the controller for all jobs of some users, those included that ended a short while ago.
+
+    Args:
+        cluster: Which one.
+        users: Their numbers.
+    """
+    whose = ",".join(map(str, sorted(set(users))))
+    argv = ["squeue", *cluster.option, "-h", "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
+    done = run(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT)
+    if not done.ok:
+        return Answer(problem=_problem(done))
+    found = map(_queued, done.stdout.split(RECORD)[1:])
+    return Answer(tuple(job for job in found if job is not None))
+
+
+def accounting(cluster: Cluster, job_ids: Sequence[str]) -> Answer:
+    """Ask accounting for jobs by their ids.
+
+    Args:
+        cluster: Which one.
+        job_ids: The ids.
+    """
+    wanted = ",".join((*ACCOUNTING_FIELDS, *FREE_FIELDS))
+    argv = ["sacct", *cluster.option, "-n", "-X", "-P", f"--delimiter={FIELD}"]
+    done = run(
+        [*argv, "-j", ",".join(job_ids), "-o", wanted], env=_environment(cluster), timeout=QUERY_TIMEOUT
+    )
+    if not done.ok:
+        disabled = "accounting storage is disabled" in done.stderr
+        return Answer(problem=NO_ACCOUNTING if disabled else _problem(done))
+    found = map(_accounted, done.stdout.splitlines())
+    return Answer(tuple(job for job in found if job is not None))
+
+
+def _environment(cluster: Cluster) -> dict[str, str]:
+    """The user's own wishes for these commands would hide jobs."""
+    kept = cluster.environment.items()
+    return {name: value for name, value in kept if not name.startswith(("SQUEUE_", "SACCT_"))}
+
+
+def _problem(done: Completed) -> str:
+    program = done.argv[0]
+    if done.returncode == NOT_FOUND:
+        return f"{program} is not here"
+    if done.returncode == TIMED_OUT:
+        return f"{program} had no answer within {QUERY_TIMEOUT:g} s"
+    words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return words[-1].strip() if words else f"{program} ended with exit code {done.returncode}"
+
+
+def _queued(text: str) -> Job | None:
+    values = text.removesuffix("\n").split(FIELD, len(QUEUE_FIELDS) - 1)
+    if len(values) != len(QUEUE_FIELDS) or not values[0].strip().isdigit():
+        return None
+    job_id, state, reason, start, end, node, partition, submitted, script, comment = map(_value, values)
+    if job_id is None or state is None:
+        return None
+    return Job(
+        job_id,
+        state,
+        reason=reason,
+        start=moment(start),
+        end=moment(end),
+        node=node,
+        partition=partition,
+        submitted=moment(submitted),
+        script=script,
+        comment=comment,
+    )
+
+
+def _accounted(line: str) -> Job | None:
+    values = line.split(FIELD)
+    if len(values) != len(ACCOUNTING_FIELDS) + len(FREE_FIELDS) or not values[0].isdigit():
+        return None
+    job_id, state, exit_code, start, end, node, partition, submitted, name, comment = map(_value, values)
+    if job_id is None or state is None:
+        return None
+    # `CANCELLED by 1000`.
+    return Job(
+        job_id,
+        state.split()[0],
+        start=moment(start),
+        end=moment(end),
+        node=node,
+        partition=partition,
+        submitted=moment(submitted),
+        name=name,
+        comment=comment,
+        exit_code=exit_code,
+    )
+
+
+def _value(text: str) -> str | None:
+    text = text.strip()
+    return None if text in NOTHING else text
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time as SLURM's commands print it, in the local zone, and give it in UTC."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def end(job_ids: Sequence[str], cluster: Cluster, signal: str | None = None) -> str | None:
+    """End jobs, or send a signal to the process that owns each.
+
+    Args:
+        job_ids: Their ids.
+        cluster: Which cluster's.
+        signal: The signal's name, `USR2`; without one the jobs are cancelled.
+
+    Returns:
+        What stood in the way, in SLURM's words; `None` when nothing did. A job that has ended by itself is
+        among it: who asks looks again.
+    """
+    # Without --batch a signal reaches a job's steps alone, and a run's owner is the batch process.
+    how = ("--batch", "--signal", signal) if signal else ()
+    done = run(["scancel", *cluster.option, *how, *job_ids], env=_environment(cluster), timeout=QUERY_TIMEOUT)
+    return None if done.ok else _problem(done)

@@ -1,0 +1,242 @@
+"""Taking up the recorded command of a run: `resume` and `rerun`."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medarc_plugin import index
+from medarc_plugin.cli import again, arguments
+
+CONFIG = 'max_steps = {}\n\n[model]\nname = "m"\n\n[data]\ntype = "fake"\n'
+
+
+@pytest.fixture(autouse=True)
+def project(work, checkout, monkeypatch, slurm):
+    """A prime-rl, a cluster, and a project with a config, which is the current folder."""
+    monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
+    folder = work / "project"
+    folder.mkdir()
+    for name, steps in (("a", 5), ("b", 7)):
+        (folder / f"{name}.toml").write_text(CONFIG.format(steps))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def launched(here, project):
+    """Launch, and let the job be over: `launched("sft", ...)` gives the run directory."""
+
+    def launch(*argv):
+        done = here("medarc_slurm", *argv)
+        assert done.code == 0, done.err
+        run = Path(done.out.splitlines()[0].split()[1])
+        folders = [Path(line.split(maxsplit=2)[-1]) for line in done.out.splitlines()]
+        return run if run.is_dir() else next(path for path in folders if path.is_dir())
+
+    return launch
+
+
+def config(run_dir):
+    return json.loads((run_dir / "configs" / "sft.json").read_text())
+
+
+def provenance(run_dir):
+    return json.loads((run_dir / "configs/launch/provenance.json").read_text())
+
+
+def script(run_dir):
+    return (run_dir / "sft.sbatch").read_text()
+
+
+def test_a_run_is_begun_again_elsewhere_with_its_own_command(here, launched, work, monkeypatch):
+    first = launched(
+        "sft", "a.toml", "--output-dir", "runs/a", "--gpus", "2", "--time", "30", "--optim.lr", "0.5"
+    )
+    (work / "elsewhere").mkdir()
+    monkeypatch.chdir(work / "elsewhere")
+
+    done = here(
+        "medarc_slurm", "rerun", str(first), "--output-dir", "again", "--time", "60", "--max-steps", "9"
+    )
+
+    second = work / "elsewhere" / "again"
+    assert done.code == 0, done.err
+    assert second.is_dir()
+    assert config(second)["max_steps"] == 9
+    assert config(second)["optim"]["lr"] == 0.5
+    assert "--gres=gpu:2" in script(second)
+    assert "--time=60" in script(second)
+    assert provenance(second)["working_directory"] == str(work / "project")
+    assert index.entries()[-1].project == str(work / "project")
+
+
+def test_what_is_recorded_of_a_rerun_is_a_command_that_means_it(here, launched, work):
+    first = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--env", "A=1", "--no-requeue")
+    here("medarc_slurm", "rerun", str(first), "--output-dir", "runs/b", "--env", "B=2")
+    here("medarc_slurm", "rerun", str(work / "project/runs/b"), "--output-dir", "runs/c")
+
+    words = provenance(work / "project/runs/c")["command"]
+    (request,) = arguments.requests_from("sft", words[1:], default_backend="x", config_first=False)
+
+    assert words[0] == "sft"
+    assert request.options == {"env": ("A=1", "B=2"), "requeue": False}
+    assert (request.backend, request.gpus.gpus, request.run_dir.name) == ("slurm", 1, "c")
+    assert request.arguments == ("@", "a.toml")
+    assert config(work / "project/runs/c") | {"output_dir": 0, "run": 0} == config(first) | {
+        "output_dir": 0,
+        "run": 0,
+    }
+
+
+def test_a_dry_run_writes_and_submits_nothing(here, launched, slurm, work):
+    first = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+
+    done = here("medarc_slurm", "rerun", str(first), "--output-dir", "runs/b", "--dry-run")
+
+    assert done.code == 0
+    assert done.out.strip().endswith("sbatch --parsable " + str(work / "project/runs/b/sft.sbatch"))
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_of_several_configs_in_one_command_the_runs_own_is_meant(here, launched, work):
+    here("medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1")
+
+    done = here("medarc_slurm", "rerun", "runs/b", "--output-dir", "runs/c")
+
+    assert done.code == 0, done.err
+    assert config(work / "project/runs/c")["max_steps"] == 7
+
+
+def test_a_run_goes_on_in_its_directory(here, launched, work, monkeypatch):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--clean")
+    (run / "checkpoints").mkdir()
+    monkeypatch.chdir(work)
+
+    done = here("medarc_slurm", "resume", str(run), "--max-steps", "6")
+
+    assert done.code == 0, done.err
+    assert config(run)["resume"] is not None
+    assert "max_steps was 5, and is 6 now" in done.err
+    again_ = here("medarc_slurm", "resume", str(run), "--resume.step", "4")
+    assert again_.code == 0, again_.err
+    assert config(run)["resume"]["step"] == 4
+    assert provenance(run)["command"].count("--resume.step") == 1
+    assert "--clean" not in provenance(run)["command"]
+    assert config(run)["max_steps"] == 6
+
+
+def test_a_run_that_lives_is_not_resumed(here, launched, slurm):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    token = json.loads((run / "configs/launch/submission.json").read_text())["token"]
+    slurm.set(jobs={"17": {"state": "PENDING", "comment": f"[medarc:{token}]"}})
+    before = script(run)
+
+    done = here("medarc_slurm", "resume", str(run))
+
+    assert (done.code, script(run)) == (2, before)
+    assert "belongs to job 17 (PENDING)" in done.err
+    assert "medarc_slurm cancel 17" in done.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["rerun", "runs/a"], "wants a directory of its own"),
+        (["rerun", "runs/a", "--output-dir", "runs/a"], "the directory of the run itself"),
+        (["rerun", "runs/a", "--output-dir", "runs/b", "c.toml"], "neither an option nor an override"),
+        (["rerun", "runs/a", "--output-dir"], "--output-dir needs a value"),
+        (["resume", "runs/a", "--output-dir", "runs/b"], "takes no --output-dir"),
+        (["resume", "runs/a", "--clean"], "contradict each other"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(here, launched, slurm, argv, says):
+    launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+
+    done = here("medarc_slurm", *argv)
+
+    assert (done.code, len(slurm.calls("sbatch"))) == (2, 1)
+    assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        (None, "is not recorded"),
+        ("{", "cannot be read"),
+        ('{"command": "rl"}', "is not recorded"),
+        ('{"command": ["rl", "x"], "working_directory": "/gone"}', "/gone, which is not there any more"),
+        ('{"command": ["python", "x"], "working_directory": "/"}', "is no launch: python x"),
+    ],
+)
+def test_a_record_that_is_of_no_use_is_said_to_be(here, launched, slurm, record, says):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    path = run / "configs/launch/provenance.json"
+    path.unlink() if record is None else path.write_text(record)
+
+    done = here("medarc_slurm", "resume", "runs/a")
+
+    assert done.code == 2
+    assert says in done.err
+    assert f"sbatch {run}/sft.sbatch" in done.err
+
+
+def request(*words):
+    (found,) = arguments.requests_from("rl", words, default_backend="slurm", config_first=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["@", "a", "--resume"], ["@", "a"]),
+        (["--resume", "true", "--x", "1"], ["--x", "1"]),
+        (["--resume.step", "4", "--x", "--resume.dir=/c", "y"], ["--x", "y"]),
+        (["@", "--resume", "--no-resume"], ["@", "--resume"]),
+        (["--resume-me", "--resume=false"], ["--resume-me"]),
+    ],
+)
+def test_what_a_command_said_of_resuming_is_left_out(words, left):
+    assert list(again._without_resume(words)) == left  # noqa: SLF001
+
+
+def test_a_checkpoint_of_another_run_is_part_of_a_run(here, launched, work):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--resume.dir", "/ckpt/step_3")
+
+    here("medarc_slurm", "rerun", str(run), "--output-dir", "runs/b")
+
+    assert config(work / "project/runs/b")["resume"]["dir"] == "/ckpt/step_3"
+
+
+def test_paths_that_are_typed_now_are_meant_from_here(tmp_path):
+    old = request("@", "a.toml", "--project-dir", "old")
+    extra = replace(request("@", "b.toml", "--project-dir", "new", "--x", "c"), sandbox=Path("box"))
+
+    found = again.again(old, extra, tmp_path)
+
+    assert found.arguments == ("@", "a.toml", "@", str(tmp_path / "b.toml"), "--x", "c")
+    assert found.options["project_dir"] == str(tmp_path / "new")
+    assert found.sandbox == tmp_path / "box"
+
+
+def test_every_request_can_be_written_as_a_command():
+    typed = request(
+        *("@", "a b.toml", "--backend", "local", "--output-dir", "/r", "--train-gpus", "2", "--env", "A=1"),
+        *("--env", "B", "--no-requeue", "--exclusive", "--job-name", "-x", "--rehearse", "--no-check"),
+        *("--no-cache", "--profile", "p", "--follow", "--sandbox=/s", "--", "--time", "5", "--dry-run"),
+    )
+
+    words = again.command_of(typed)
+
+    # To follow a run is nothing of the run's.
+    assert request(*words[1:]) == replace(typed, follow=False)
+
+
+def test_follow_is_for_one_run(here, slurm):
+    done = here(
+        "medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1", "--follow"
+    )
+
+    assert (done.code, slurm.calls("sbatch")) == (2, [])
+    assert "--follow shows the logs of one run" in done.err
