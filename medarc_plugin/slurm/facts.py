@@ -55,6 +55,7 @@ class Settings:
         enforced: What of accounting is enforced: `associations`, `limits`, `qos`, `safe`, `wckeys`.
         private: What users may not see of each other: `jobs`, `nodes`, `accounts` and so on.
         memory_counts: Whether memory is given out like CPUs. Where it is not, jobs share it by good manners.
+        slurm_user: The user of SLURM's own daemons, who may use every partition, like root.
         defaults: Defaults and limits where a partition has none.
     """
 
@@ -65,6 +66,7 @@ class Settings:
     enforced: frozenset[str] = frozenset()
     private: frozenset[str] = frozenset()
     memory_counts: bool = True
+    slurm_user: str | None = None
     defaults: Defaults = Defaults()
 
 
@@ -131,6 +133,7 @@ class Node:
         memory_used: Memory that is given out now.
         gpus_used: GPUs that are given out now, by type; of a type that is not there, none is.
         reason: Why it is down or drained, as the operator says it.
+        host: The name of the machine.
     """
 
     name: str
@@ -146,6 +149,7 @@ class Node:
     memory_used: int = 0
     gpus_used: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
+    host: str | None = None
 
     @property
     def gpu_count(self) -> int:

@@ -70,6 +70,7 @@ def parse_settings(text: str) -> Settings:
         private=frozenset(_list(values.get("PrivateData", ""))) - {"none"},
         # What schedules no memory: CR_Core, CR_CPU, CR_Socket, and whole nodes.
         memory_counts="MEMORY" in values.get("SelectTypeParameters", "CR_CORE_MEMORY").upper(),
+        slurm_user=_word(values.get("SlurmUser", "").partition("(")[0]),
         defaults=_defaults(values),
     )
 
@@ -149,6 +150,7 @@ def _node(values: Mapping[str, str], line: str) -> Node:
         memory_used=_number(values.get("AllocMem", "")) or 0,
         gpus_used=_gpus_used(values),
         reason=_reason(line),
+        host=_word(values.get("NodeHostName", "")),
     )
 
 

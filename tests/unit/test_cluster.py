@@ -39,6 +39,7 @@ def test_everything_is_known(facts, version):
         accounting=True,
         enforced=frozenset({"associations", "limits", "qos"}),
         memory_counts=True,
+        slurm_user="root",
         defaults=Defaults(memory_per_cpu=8000),
     )
 
@@ -87,6 +88,7 @@ def test_nodes(facts):
         cpus_used=22,
         memory_used=56_320,
         gpus_used={"h100": 4},
+        host="localhost",
     )
     assert nodes["mix1"].gpus == {"a100": 2, "v100": 4}
     assert nodes["mix1"].features == ("a100", "v100", "ib")
