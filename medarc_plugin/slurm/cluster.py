@@ -66,6 +66,13 @@ def ask(at: Cluster = HERE, *, seconds: float = SECONDS) -> ClusterFacts:
     """
     user = _user_name()
     queries = _queries(user, at)
+    conf = at.environment.get("SLURM_CONF")
+    if conf and not os.path.exists(conf):  # noqa: PTH110 - any text may stand there
+        # SLURM's commands would wait a minute for it.
+        missing = f"SLURM_CONF names {conf}, which is not there"
+        return read(
+            {name: Completed(argv, 1, "", missing) for name, argv in queries.items()}, user, _groups(user)
+        )
     with ThreadPoolExecutor(len(queries)) as pool:
         asked = {
             name: pool.submit(run, argv, env=at.environment, timeout=seconds)

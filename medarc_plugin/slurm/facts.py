@@ -334,6 +334,12 @@ class ClusterFacts:
     accounting: Accounting | None = None
     unknown: tuple[Unknown, ...] = ()
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody answered anything."""
+        known = (self.settings, self.partitions, self.nodes, self.reservations, self.accounting)
+        return known == (None,) * len(known)
+
     def partition(self, name: str | None) -> Partition | None:
         """Find a partition; the default one for `None`."""
         for partition in self.partitions or ():
@@ -348,14 +354,14 @@ class ClusterFacts:
     def defaults_of(self, partition: Partition) -> Defaults:
         """A partition's defaults and limits, with the cluster's where it has none of its own."""
         own, all_ = partition.defaults, self.settings.defaults if self.settings else Defaults()
-        # Of memory for each CPU, GPU or node a partition's own one replaces all three.
-        base = own if own.has_memory else all_
+        # For each CPU or for the node: what a partition says of one replaces both.
+        base = own if (own.memory_per_cpu, own.memory_per_node) != (None, None) else all_
         limited = (own.max_memory_per_cpu, own.max_memory_per_node) != (None, None)
         limits = own if limited else all_
         return Defaults(
             memory_per_cpu=base.memory_per_cpu,
             memory_per_node=base.memory_per_node,
-            memory_per_gpu=base.memory_per_gpu,
+            memory_per_gpu=own.memory_per_gpu if own.memory_per_gpu is not None else all_.memory_per_gpu,
             cpus_per_gpu=own.cpus_per_gpu or all_.cpus_per_gpu,
             max_memory_per_cpu=limits.max_memory_per_cpu,
             max_memory_per_node=limits.max_memory_per_node,

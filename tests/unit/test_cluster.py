@@ -170,7 +170,7 @@ def test_a_partitions_memory_rules_replace_the_clusters(facts):
     assert facts.defaults_of(facts.partition("debug")).memory_per_cpu == 8000
     assert facts.defaults_of(facts.partition("whole")) == Defaults(memory_per_node=64_000)
     assert facts.defaults_of(facts.partition("mig")) == Defaults(
-        memory_per_gpu=30_000, cpus_per_gpu=4, max_memory_per_cpu=8000
+        memory_per_cpu=8000, memory_per_gpu=30_000, cpus_per_gpu=4, max_memory_per_cpu=8000
     )
 
 
