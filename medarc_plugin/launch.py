@@ -47,7 +47,7 @@ class Prepared:
         request: What was typed.
         settled: The options and where they came from.
         plan: The plan.
-        problems: What the checks found; none of them fatal.
+        problems: What the checks found; in a dry run, with what a submission would be refused for.
         files: The files of the run.
         backend: The backend that takes it.
         plugins: All plugins.
@@ -387,10 +387,8 @@ def _with_environment(plan: JobPlan, loaded: plugins.Plugins) -> JobPlan:
 
 
 def _refuse_fatal(problems: tuple[Problem, ...], dry_run: bool) -> tuple[Problem, ...]:
-    """Refuse the run for what is fatal; a dry run only warns of what is in the way of a submission alone."""
-    if dry_run:
-        problems = tuple(replace(one, fatal=one.fatal and not one.submission) for one in problems)
-    if any(problem.fatal for problem in problems):
+    """Refuse the run for what is fatal, a dry run not for what is in the way of a submission alone."""
+    if any(problem.fatal and not (dry_run and problem.submission) for problem in problems):
         raise PreflightError(problems)
     return problems
 

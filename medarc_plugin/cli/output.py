@@ -95,16 +95,20 @@ def show_plan(prepared: Prepared) -> None:
     rows = [("run", f"{resolved.entrypoint} with backend {plan.backend}, job name {plan.name!r}")]
     rows += _gpu_rows(plan)
     if plan.backend != "local":
+        from medarc_plugin.preflight.cluster import defaults_of
+
+        gets = defaults_of(plan)
         rows += [
             ("CPUs", f"{allocation.cpus} ({prepared.settled.options.cpus_per_gpu} for each GPU)"),
-            ("memory", allocation.memory or "the cluster's default (--mem-per-gpu sets it)"),
-            ("time limit", allocation.time or "the partition's default (--time sets it)"),
+            ("memory", allocation.memory or _default("the cluster's", gets.get("memory"), "--mem-per-gpu")),
+            ("time limit", allocation.time or _default("the partition's", gets.get("time"), "--time")),
         ]
         if resolved.entrypoint != "inference":
             rows.append(("survives", _survival_words(prepared)))
         for name in ("partition", "account", "qos"):
             value = getattr(allocation, name)
-            rows.append((name, f"{value} ({sources[name]})" if value else "the cluster's default"))
+            words = f"{value} ({sources[name]})" if value else _default("the cluster's", gets.get(name))
+            rows.append((name, words))
         rows += _cluster_rows(prepared)
     rows.append(("config", _config_words(prepared)))
     if plan.launch.passed:
@@ -123,9 +127,18 @@ def show_plan(prepared: Prepared) -> None:
         warn(f"prime-rl: {text}")
 
 
+def _default(whose: str, value: str | None, option: str = "") -> str:
+    """Say that nothing was asked for, what the job gets where that is known, and which option asks."""
+    sets = f"{option} sets it" if option else ""
+    if value is None:
+        return f"{whose} default" + (f" ({sets})" if sets else "")
+    return f"{value} ({whose} default{'; ' if sets else ''}{sets})"
+
+
 def problem_words(problem: Problem) -> str:
-    """Say what a check found, with the way out behind it."""
-    return f"{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
+    """Say what a check found, with the way out behind it; a fatal one goes without in a dry run alone."""
+    refuses = "a submission would be refused: " if problem.fatal else ""
+    return f"{refuses}{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
 
 
 def _cluster_rows(prepared: Prepared) -> list[tuple[str, str]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight import accounts, names, nodes, partitions
+from medarc_plugin.preflight.findings import memory_words, time_words
 from medarc_plugin.preflight.target import Target, Wish, wish_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from medarc_plugin.models import JobPlan, Problem
     from medarc_plugin.slurm.facts import ClusterFacts
@@ -35,9 +36,11 @@ def cluster_can_take_the_job(plan: JobPlan) -> Iterator[Problem]:
         return
     wish = wish_of(plan)
     yield from partitions.partitions_are_there(wish, facts)
-    for check in names.CHECKS:
-        yield from check(wish, facts)
-    yield from _in_some_partition(wish, facts)
+    unnamed = [problem for check in names.CHECKS for problem in check(wish, facts)]
+    yield from unnamed
+    said = {problem.check for problem in unnamed if problem.fatal}
+    # What is nowhere is not in a partition either, and is said once.
+    yield from (problem for problem in _in_some_partition(wish, facts) if problem.check not in said)
 
 
 def _in_some_partition(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
@@ -60,6 +63,33 @@ def _in_some_partition(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
 
 def _findings(target: Target) -> list[Problem]:
     return [problem for check in PARTITION_CHECKS for problem in check(target)]
+
+
+def defaults_of(plan: JobPlan) -> Mapping[str, str]:
+    """Say what the job gets of what it does not ask for.
+
+    Returns:
+        Words for `partition`, `time`, `memory`, `account` and `qos`, those that are known.
+    """
+    facts = plan.cluster
+    wish = wish_of(plan)
+    partition = facts.partition(wish.partitions[0] if wish.partitions else None) if facts else None
+    if facts is None or partition is None or len(wish.partitions) > 1:
+        return {}
+    target = Target(wish, partition, facts)
+    rights = accounts.Rights(target, facts.accounting) if facts.accounting else None
+    time = partition.default_time or partition.max_time
+    memory = (
+        {target.memory_on(node) for node in nodes.fitting(target)} if target.defaults.has_memory else set()
+    )
+    known = {
+        "partition": partition.name,
+        "time": time_words(time) if time else None,
+        "memory": memory_words(memory.pop()) if len(memory) == 1 else None,
+        "account": rights.account if rights else None,
+        "qos": rights.qos_name if rights else None,
+    }
+    return {name: words for name, words in known.items() if words}
 
 
 def unanswered(plan: JobPlan) -> str:

@@ -36,15 +36,23 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one stands for, if any is near."""
+def nearest(name: str, known: Iterable[str], *, misspelt: bool = True) -> str | None:
+    """The known name that another one stands for, if any is near.
+
+    Args:
+        name: The other one.
+        known: The known names.
+        misspelt: Whether it may be misspelt. A b200 is no misspelt h200.
+    """
     by_folded = {other.lower(): other for other in known}
     folded = name.lower()
     if folded in by_folded:
         return by_folded[folded]
     # A type may be part of a longer name: h100 and nvidia_h100_80gb_hbm3.
     inside = [other for other in by_folded if folded in other or other in folded]
-    near = inside if len(inside) == 1 else difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.7)
+    if len(inside) == 1:
+        return by_folded[inside[0]]
+    near = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.7) if misspelt else []
     return by_folded[near[0]] if near else None
 
 

@@ -40,11 +40,10 @@ def named_nodes_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
         names = expand(text or "") or ()
         strange = [name for name in names if name not in known]
         if strange:
-            near = nearest(strange[0], known)
             yield refused(
                 "nodes",
                 f"{option} {text}: there is no node {listed(strange)}",
-                (f"did you mean {near}? " if near else "") + f"the nodes are: {listed(known)}",
+                f"the nodes are: {listed(known)}",
             )
         elif option == "--nodelist" and len(names) > 1:
             yield refused(

@@ -15,6 +15,7 @@ from medarc_plugin.preflight.findings import (
     refused,
     warned,
 )
+from medarc_plugin.preflight.partitions import open_ones
 from medarc_plugin.slurm.facts import ANY_TYPE
 from medarc_plugin.slurm.hostlist import expand
 
@@ -142,11 +143,11 @@ def _other_types(target: Target, kinds: Sequence[str]) -> str:
     kind = target.wish.gpu_type or ""
     if kinds == [ANY_TYPE]:
         features = {feature for node in target.nodes for feature in node.features}
-        near = nearest(kind, features)
+        near = nearest(kind, features, misspelt=False)
         return "its GPUs have no type: leave --gpu-type out" + (
             f", and say --constraint {near}" if near else ""
         )
-    near = nearest(kind, [one for one in kinds if one])
+    near = nearest(kind, [one for one in kinds if one], misspelt=False)
     return (
         f"did you mean {near}? " if near else ""
     ) + f"the types there are: {listed(one or 'none' for one in kinds)}"
@@ -154,11 +155,12 @@ def _other_types(target: Target, kinds: Sequence[str]) -> str:
 
 def _partitions_with(target: Target) -> str:
     """Name other partitions that have such GPUs."""
+    facts = target.facts
+    candidates = [one for one in map(facts.partition, open_ones(facts)) if one is not None]
     names = [
-        partition.name
-        for partition in target.facts.partitions or ()
-        if partition.state == "UP"
-        and any(target.gpus_of(node) >= target.wish.gpus for node in target.facts.nodes_of(partition))
+        one.name
+        for one in candidates
+        if any(target.gpus_of(node) >= target.wish.gpus for node in facts.nodes_of(one))
     ]
     return f"; partitions that have it: {listed(names)}" if names else ""
 

@@ -21,7 +21,7 @@ def partitions_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
     if facts.partitions is None:
         return
     known = [partition.name for partition in facts.partitions]
-    listing = f"the partitions here are: {listed(_open_ones(facts))}; name one with --partition"
+    listing = f"the partitions here are: {listed(open_ones(facts))}; name one with --partition"
     if not wish.partitions and facts.partition(None) is None:
         yield refused("partition", "no partition is named, and the cluster has no default one", listing)
     for name in wish.partitions:
@@ -31,11 +31,13 @@ def partitions_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
             yield refused("partition", f"there is no partition {name!r}", hint)
 
 
-def _open_ones(facts: ClusterFacts) -> list[str]:
+def open_ones(facts: ClusterFacts) -> list[str]:
     """The partitions that take jobs of this user, as far as groups say so; all where none does."""
     partitions = facts.partitions or ()
     names = [
-        one.name for one in partitions if one.state == "UP" and not one.hidden and _is_the_users(one, facts)
+        one.name
+        for one in partitions
+        if one.state == "UP" and not (one.hidden or one.needs_reservation) and _is_the_users(one, facts)
     ]
     return names or [one.name for one in partitions]
 
@@ -51,7 +53,7 @@ def _is_the_users(partition: Partition, facts: ClusterFacts) -> bool:
 def partition_takes_jobs(target: Target) -> Iterator[Problem]:
     """It is up. One that is down takes jobs and starts none."""
     partition = target.partition
-    others = [name for name in _open_ones(target.facts) if name != partition.name]
+    others = [name for name in open_ones(target.facts) if name != partition.name]
     hint = f"those that are up: {listed(others)}"
     if partition.state == "DOWN":
         message = (
@@ -71,7 +73,7 @@ def partition_is_the_users(target: Target) -> Iterator[Problem]:
         yield refused(
             "partition",
             f"partition {partition.name!r} is for {whose}; {facts.user} is in {listed(sorted(facts.groups))}",
-            f"those that are yours: {listed(_open_ones(facts))}; this machine's list of groups may be old: "
+            f"those that are yours: {listed(open_ones(facts))}; this machine's list of groups may be old: "
             "log in again after you were added to one",
         )
     if partition.needs_reservation and target.wish.reservation is None:
@@ -87,11 +89,8 @@ def time_is_within(target: Target) -> Iterator[Problem]:
     asked, most = target.wish.time, target.partition.max_time
     if asked is None or most is None or asked <= most or _overruled(target):
         return
-    longer = [
-        one.name
-        for one in target.facts.partitions or ()
-        if one.state == "UP" and (one.max_time is None or one.max_time >= asked)
-    ]
+    candidates = [target.facts.partition(name) for name in open_ones(target.facts)]
+    longer = [one.name for one in candidates if one and (one.max_time is None or one.max_time >= asked)]
     elsewhere = f", or a partition that allows it: {listed(longer)}" if longer else ""
     yield refused(
         "time limit",
