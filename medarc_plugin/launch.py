@@ -9,20 +9,20 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from medarc_plugin import plugins, profiles, render, rundir
 from medarc_plugin.backends import planning
 from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
 from medarc_plugin.host.resolve import Question, resolve_all
-from medarc_plugin.models import ClusterBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from medarc_plugin.models import (
         Backend,
+        ClusterBackend,
         Host,
         JobPlan,
         Problem,
@@ -209,6 +209,12 @@ SURVEY_SECONDS, PREVIEW_SECONDS = 5.0, 2.0
 """How long a cluster may take to answer: before a submission, and for a dry run, which does without."""
 
 
+def _of_a_cluster(backend: Backend) -> ClusterBackend | None:
+    """A backend as one that can ask its cluster, if it can; a plugin's is behind a wrapper."""
+    can = all(hasattr(backend, name) for name in ("survey", "try_out"))
+    return cast("ClusterBackend", backend) if can else None
+
+
 class Clusters:
     """What the clusters of some runs say, each asked once."""
 
@@ -218,8 +224,8 @@ class Clusters:
 
     def survey(self, decided: Decided) -> ClusterFacts | None:
         """Ask a run's cluster; `None` where it has none, or nobody wants to know."""
-        backend, plan = decided.begun.backend, decided.plan
-        if not (plan.preflight and isinstance(backend, ClusterBackend)):
+        backend, plan = _of_a_cluster(decided.begun.backend), decided.plan
+        if backend is None or not plan.preflight:
             return None
         key = (plan.backend, plan.options.sbatch_arg)
         if key not in self._facts:
@@ -230,8 +236,8 @@ class Clusters:
 
     def try_out(self, decided: Decided, plan: JobPlan, files: tuple[TextFile, ...]) -> Trial | None:
         """Show the cluster a run; those that ask for the same, once."""
-        backend = decided.begun.backend
-        if plan.cluster is None or plan.cluster.silent or not isinstance(backend, ClusterBackend):
+        backend = _of_a_cluster(decided.begun.backend)
+        if backend is None or plan.cluster is None or plan.cluster.silent:
             return None
         script = next((file.text for file in files if file.path == plan.files.script), None)
         if script is None:

@@ -7,7 +7,7 @@ prime-rl, a `JobPlan` from a backend, the `TextFile`s that it renders to, and a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -508,7 +508,6 @@ class Backend(Protocol):
         """
 
 
-@runtime_checkable
 class ClusterBackend(Backend, Protocol):
     """A backend that can ask its cluster before it submits; no backend has to."""
 

@@ -104,8 +104,9 @@ def wandb_address(variables: Mapping[str, str]) -> str:
 
 
 def has_wandb_key(variables: Mapping[str, str]) -> bool:
-    """Whether there is a key for that server, in a variable or where `wandb login` keeps it."""
-    if variables.get("WANDB_API_KEY"):
+    """Whether there is a key for that server, in a variable or where `wandb login` keeps it; or none is needed."""
+    anonymous = variables.get("WANDB_ANONYMOUS", "").lower() in ("allow", "must")
+    if variables.get("WANDB_API_KEY") or anonymous:
         return True
     address = wandb_address(variables)
     host = urllib.parse.urlsplit(address).hostname or address

@@ -95,6 +95,10 @@ def folders_are_shared(plan: JobPlan) -> Iterator[Problem]:
     places = {"the run directory": plan.run_dir, "the project directory": plan.launch.working_directory}
     if plan.resolved.host is not None and plan.resolved.checked:
         places["prime-rl"] = plan.resolved.host.directory or plan.resolved.host.python
+    if plan.options.hf_hub_offline:
+        from medarc_plugin.job.hub import hub_of
+
+        places["the hub's cache"] = hub_of(variables_of(plan)).cache
     by_mount: dict[Mount, list[str]] = {}
     for name, path in places.items():
         mount = mount_of(Path(os.path.realpath(path)), mounts)
@@ -264,8 +268,9 @@ def _looked_at(plan: JobPlan) -> Mapping[str, object]:
 
 
 def _as_far_as_known(problem: Problem, plan: JobPlan) -> Problem:
-    """Warn of what a rehearsal is to find out, and of what modules and setup lines may still set."""
-    unsure = plan.launch.rehearse or plan.launch.setup or plan.launch.modules or plan.template_path
+    """Warn of what a rehearsal is to find out, modules and setup lines may set, or a person may type."""
+    unsure = plan.launch.setup or plan.launch.modules or plan.template_path
+    unsure = unsure or plan.launch.rehearse or plan.backend == "local"
     return replace(problem, fatal=False) if unsure else problem
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run
@@ -73,6 +73,8 @@ def ask(at: Cluster = HERE, *, seconds: float = SECONDS) -> ClusterFacts:
         return read(
             {name: Completed(argv, 1, "", missing) for name, argv in queries.items()}, user, _groups(user)
         )
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(len(queries)) as pool:
         asked = {
             name: pool.submit(run, argv, env=at.environment, timeout=seconds)
@@ -113,6 +115,7 @@ def read(answers: Mapping[str, Completed], user: str, groups: frozenset[str] = f
         user: The user that was asked for.
         groups: The user's groups.
     """
+    answers = {name: _without_emptiness(name, done) for name, done in answers.items()}
     said = {name: done.stdout for name, done in answers.items() if done.ok}
     silent = any(_NO_ACCOUNTING in done.stderr for done in answers.values())
     unknown = tuple(
@@ -131,6 +134,13 @@ def read(answers: Mapping[str, Completed], user: str, groups: frozenset[str] = f
         accounting=_accounting(said, user, settings.name if settings else None),
         unknown=unknown,
     )
+
+
+def _without_emptiness(name: str, done: Completed) -> Completed:
+    """Take a cluster that shows no node or partition for one that hides them (PrivateData=nodes)."""
+    if done.ok and name in {"partitions", "nodes"} and "Name=" not in done.stdout:
+        return replace(done, returncode=1, stderr="SLURM shows none to this user")
+    return done
 
 
 def _accounting(said: Mapping[str, str], user: str, cluster: str | None) -> Accounting | None:

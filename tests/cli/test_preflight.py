@@ -195,3 +195,23 @@ def test_values_of_keys_are_never_shown(submit, slurm, monkeypatch, work):
     assert "sentinel" not in result.printed
     assert not any("sentinel" in path.read_text() for path in Path("run").rglob("*.json"))
     assert json.loads(Path("run/configs/launch/submission.json").read_text())["job_id"] == "17"
+
+
+def test_a_plugins_cluster_is_asked_too(submit, slurm, monkeypatch):
+    from medarc_plugin import plugins
+    from medarc_plugin.backends.slurm import SlurmBackend
+
+    class Night(SlurmBackend):
+        name = "night"
+
+    real = plugins._backends
+
+    def with_night(manager):
+        backends, owners = real(manager)
+        return {**backends, "night": Night()}, {**owners, "night": "mine"}
+
+    monkeypatch.setattr(plugins, "_backends", with_night)
+    result = submit("--backend", "night", "--gpu-type", "b300")
+
+    assert result.code == 2
+    assert "error: GPUs: no node of partition 'gpu' has GPUs of type 'b300'" in result.err

@@ -215,6 +215,13 @@ def test_a_cluster_without_accounting_has_none_and_that_is_known():
     assert facts.unknown == ()
 
 
+def test_nodes_that_are_hidden_are_unknown():
+    facts = cluster.read({**captured("24.11.5"), "nodes": said("\n")}, "root")
+
+    assert facts.nodes is None
+    assert facts.unknown == (cluster.Unknown("nodes", "SLURM shows none to this user"),)
+
+
 def test_of_several_clusters_in_one_database_this_one_counts():
     answers = captured("22.05.8")
     elsewhere = "lab|other|secret||normal|normal|||||\n"
