@@ -269,9 +269,9 @@ def _looked_at(plan: JobPlan) -> Mapping[str, object]:
 
 def _as_far_as_known(problem: Problem, plan: JobPlan) -> Problem:
     """Warn of what a rehearsal is to find out, modules and setup lines may set, or a person may type."""
-    unsure = plan.launch.setup or plan.launch.modules or plan.template_path
-    unsure = unsure or plan.launch.rehearse or plan.backend == "local"
-    return replace(problem, fatal=False) if unsure else problem
+    may_set = plan.launch.setup or plan.launch.modules or plan.template_path
+    may_find_out = plan.launch.rehearse or plan.backend == "local"
+    return replace(problem, fatal=False) if may_set or may_find_out else problem
 
 
 CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (

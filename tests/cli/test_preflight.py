@@ -204,7 +204,7 @@ def test_a_plugins_cluster_is_asked_too(submit, slurm, monkeypatch):
     class Night(SlurmBackend):
         name = "night"
 
-    real = plugins._backends
+    real = plugins._backends  # noqa: SLF001
 
     def with_night(manager):
         backends, owners = real(manager)
