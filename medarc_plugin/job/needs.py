@@ -104,7 +104,7 @@ def wandb_address(variables: Mapping[str, str]) -> str:
 
 
 def has_wandb_key(variables: Mapping[str, str]) -> bool:
-    """Whether there is a key for that server, in a variable or where `wandb login` keeps it, or it needs none."""
+    """Whether there is a key for that server, in a variable or where `wandb login` keeps it."""
     anonymous = variables.get("WANDB_ANONYMOUS", "").lower() in ("allow", "must")
     if variables.get("WANDB_API_KEY") or anonymous:
         return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from medarc_plugin.preflight.findings import counted, listed, memory_words, nearest, refused, time_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from medarc_plugin.models import Problem
     from medarc_plugin.preflight.target import Target
@@ -168,7 +168,7 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
             "account",
             f"partition {partition.name!r} is for the accounts {listed(allowed)}, and {who}: "
             "it would never start",
-            f"--account {listed(mine or allowed)}, or another --partition",
+            f"--account {_one_of(mine or allowed)}, or another --partition",
         )
     elif any(_same(account, other) for other in partition.deny_accounts):
         yield refused(
@@ -176,6 +176,11 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
             f"partition {partition.name!r} is closed to account {account!r}: the job would never start",
             "another --account or --partition",
         )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Write the first of several names as an option's value, and the others behind it."""
+    return names[0] + (f" (or {listed(names[1:])})" if names[1:] else "")
 
 
 def _inherits(target: Target) -> bool:
@@ -218,7 +223,7 @@ def qos_is_the_users(target: Target) -> Iterator[Problem]:
             "qos",
             f"partition {partition.name!r} is for the QoS {listed(partition.allow_qos)}, and the job's is "
             f"{name!r}: it would never start",
-            f"--qos {listed(partition.allow_qos)}, or another --partition",
+            f"--qos {_one_of(partition.allow_qos)}, or another --partition",
         )
     elif any(_same(name, other) for other in partition.deny_qos):
         yield refused(

@@ -287,8 +287,11 @@ def good_neighbour(target: Target) -> Iterator[Problem]:
             f"use them with {LESS_GPUS}, or take a partition that shares nodes",
         )
         return
-    yield from _cpu_share(target, shared)
-    if target.facts.settings is None or target.facts.settings.memory_counts:
+    cpus = list(_cpu_share(target, shared))
+    yield from cpus
+    # Memory that comes with CPUs is too much with them.
+    told = cpus and wish.memory is None and target.defaults.memory_per_cpu is not None
+    if not told and (target.facts.settings is None or target.facts.settings.memory_counts):
         yield from _memory_share(target, shared)
 
 
