@@ -10,6 +10,7 @@ import typer
 
 from medarc_plugin import __version__
 from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.cli.init import init
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
+
+
+app.command("init")(init)
 
 
 @app.command("export")
