@@ -81,13 +81,17 @@ def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resol
 
 
 def resolve_all(
-    questions: Sequence[Question], progress: Callable[[int], None] | None = None
+    questions: Sequence[Question],
+    progress: Callable[[int], None] | None = None,
+    *,
+    seconds: float = TIMEOUT,
 ) -> list[Resolved | MedarcError]:
     """Resolve several configs: those that prime-rl has not seen yet, in one process of its interpreter.
 
     Args:
         questions: The configs.
         progress: Told how many are done, now and then.
+        seconds: How long prime-rl's interpreter may take for the first.
 
     Returns:
         What `resolve` returns or raises, for each question.
@@ -104,7 +108,8 @@ def resolve_all(
         except MedarcError as error:
             outcomes[index] = error
     for host, wishes_by_index in asked.items():
-        outcomes |= _checked(questions, wishes_by_index, host, _counted_from(len(outcomes), progress))
+        counted = _counted_from(len(outcomes), progress)
+        outcomes |= _checked(questions, wishes_by_index, host, counted, seconds)
     return [outcomes[index] for index in range(len(questions))]
 
 
@@ -117,6 +122,7 @@ def _checked(
     wishes_by_index: Mapping[int, dict[str, Any]],
     host: Host,
     progress: Callable[[int], None] | None,
+    seconds: float,
 ) -> dict[int, Resolved | MedarcError]:
     """Resolve configs for one prime-rl: from the cache, the rest by asking it."""
     commit, dirty = commit_of(host.directory)
@@ -138,7 +144,7 @@ def _checked(
             known[index] = found
     open_ones = {index: request for index, request in requests.items() if index not in known}
     began = time.time()
-    asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress), seconds)
     answers: dict[int, dict[str, Any] | MedarcError] = {**known, **dict(zip(open_ones, asked, strict=True))}
     memory = memory.renewed()
     outcomes: dict[int, Resolved | MedarcError] = {}
@@ -272,12 +278,13 @@ def _check_single(request: Request, options: SlurmOptions) -> None:
 
 
 def _ask_all(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, seconds: float
 ) -> list[dict[str, Any] | MedarcError]:
     """Ask prime-rl's interpreter, and once more for those behind one at which it ended."""
     answers: list[dict[str, Any] | MedarcError] = []
     while len(answers) < len(requests):
-        found, error = _ask(requests[len(answers) :], host, _counted_from(len(answers), progress))
+        counted = _counted_from(len(answers), progress)
+        found, error = _ask(requests[len(answers) :], host, counted, seconds)
         answers += found
         if error is not None:
             # An interpreter that answers nothing will not do so for the next config either.
@@ -286,7 +293,7 @@ def _ask_all(
 
 
 def _ask(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, seconds: float
 ) -> tuple[list[dict[str, Any]], HostBrokenError | None]:
     """Run the resolver in prime-rl's interpreter.
 
@@ -297,7 +304,7 @@ def _ask(
         question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
         question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
         argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
-        done = _run_watched(argv, host, TIMEOUT + TIMEOUT_EACH * (len(requests) - 1), answer_file, progress)
+        done = _run_watched(argv, host, seconds + TIMEOUT_EACH * (len(requests) - 1), answer_file, progress)
         answer_written = answer_file.exists()
         lines = answer_file.read_bytes().splitlines(keepends=True) if answer_written else []
     # An interpreter that was ended may have been writing a line.
