@@ -10,6 +10,7 @@ import typer
 
 from medarc_plugin import __version__
 from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.cli.completion import completion
 from medarc_plugin.cli.doctor import doctor
 from medarc_plugin.cli.init import init
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
@@ -133,6 +134,7 @@ def _shown(value: object) -> str:
 
 app.command("init")(init)
 app.command("doctor")(doctor)
+app.command("completion")(completion)
 
 
 @app.command("export")
