@@ -59,6 +59,7 @@ def test_options_of_a_launch():
     assert "--no-requeue" in values("sft", "--no-r")
     assert values("rl", "--slurm.gpu-f") == ["--slurm.gpu-flag"]
     assert values("options", "--part") == ["--partition"]
+    assert values("options", "--js") == ["--json"]
 
 
 def test_values():
