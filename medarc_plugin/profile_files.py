@@ -22,7 +22,6 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import project
@@ -32,6 +31,7 @@ from medarc_plugin.profiles import Layer, settle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 VARIABLE = "MEDARC_PROFILE"
 DEFAULT = "default_profile"
@@ -57,31 +57,6 @@ class ProfileFile:
     every_run: Mapping[str, Any]
     named: Mapping[str, Mapping[str, Any]]
     default: str | None = None
-
-
-def places(folder: Path | None = None) -> tuple[Path, ...]:
-    """Say where profiles are looked for: of the project, of the user, of the site.
-
-    Args:
-        folder: A folder of the project; the current one unless given.
-    """
-    import platformdirs
-
-    return (
-        project.root(folder) / project.PROFILE,
-        user_file(),
-        *(
-            Path(place, "medarc", project.PROFILE)
-            for place in platformdirs.site_config_dir(multipath=True).split(":")
-        ),
-    )
-
-
-def user_file() -> Path:
-    """The user's own profile."""
-    import platformdirs
-
-    return Path(platformdirs.user_config_path("medarc"), project.PROFILE)
 
 
 def layers(
@@ -113,7 +88,7 @@ def read_all(folder: Path | None = None) -> list[ProfileFile]:
     Raises:
         UsageError: One cannot be read, or holds what nobody knows.
     """
-    found = [read(path) for path in dict.fromkeys(places(folder)) if os.path.lexists(path)]
+    found = [read(path) for path in dict.fromkeys(project.profile_places(folder)) if os.path.lexists(path)]
     return [file for file in found if file is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PROFILE = "medarc.toml"
@@ -25,3 +26,22 @@ def root(start: Path | None = None) -> Path:
             if (folder / mark).exists():
                 return folder
     return here
+
+
+def profile_places(folder: Path | None = None) -> tuple[Path, ...]:
+    """Say where profiles are looked for: of the project, of the user, of the site.
+
+    Args:
+        folder: A folder of the project; the current one unless given.
+    """
+    import platformdirs
+
+    sites = platformdirs.site_config_dir(multipath=True).split(os.pathsep)
+    return (root(folder) / PROFILE, user_profile(), *(Path(place, "medarc", PROFILE) for place in sites))
+
+
+def user_profile() -> Path:
+    """The user's own profile."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_path("medarc"), PROFILE)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import again, arguments, entrypoints, output, reading, seeing, steering
+from medarc_plugin.cli import again, entrypoints, output, reading, seeing, steering
+from medarc_plugin.cli.completion import completion
+from medarc_plugin.cli.doctor import doctor
+from medarc_plugin.cli.init import init
+from medarc_plugin.cli.listing import options
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -93,44 +97,10 @@ for _commands in (seeing, reading, steering, again):
     _commands.register(app)
 
 
-@app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})
-def options(context: typer.Context) -> None:
-    """List every option with its value and where the value comes from.
-
-    Takes what a launch takes, `CONFIG --partition gpu`, and shows what would hold there.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from medarc_plugin import launch, profiles
-    from medarc_plugin.options import flag
-
-    parsed = arguments.parse(context.args)
-    given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
-    entrypoints.warn_of_near_misses(parsed.passed)
-    settled = launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("option", "value", "source"):
-        table.add_column(heading, overflow="fold")
-    for name, source in settled.sources.items():
-        value = getattr(settled.options, name)
-        table.add_row(
-            flag(name),
-            # As text: rich would read `[slurm]` and `node[1-4]` as markup.
-            Text(_shown(value)),
-            Text(source),
-            style=None if source != profiles.BUILT_IN else "dim",
-        )
-    Console().print(table)
-
-
-def _shown(value: object) -> str:
-    if value is None or value == ():
-        return "-"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
+app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})(options)
+app.command("init")(init)
+app.command("doctor")(doctor)
+app.command("completion")(completion)
 
 
 @app.command("export")
@@ -187,11 +157,26 @@ def sandbox_down(directory: Directory = IN_HERE) -> None:
 
 
 @sandbox_app.command("status")
-def sandbox_status(directory: Directory = IN_HERE) -> None:
+def sandbox_status(
+    directory: Directory = IN_HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
     """Show what runs and what the nodes have. Exit code 1 when it is not up."""
     status = _sandbox(directory).status()
-    _describe(status)
+    if as_json:
+        _print_as_json(status)
+    else:
+        _describe(status)
     raise typer.Exit(0 if status.state == "up" else 1)
+
+
+def _print_as_json(status: SandboxStatus) -> None:
+    import json
+    from dataclasses import asdict
+
+    known = asdict(status)
+    del known["started"]  # of `up` alone
+    output.fact(json.dumps({"format": 1, **known}, indent=1))
 
 
 @sandbox_app.command("env")

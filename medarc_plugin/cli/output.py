@@ -330,6 +330,17 @@ def checked_words(resolved: Resolved) -> str:
 
 
 def _painted(text: str, code: str) -> str:
-    if os.environ.get("NO_COLOR") or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    return painted(text, code, sys.stderr)
+
+
+def painted(text: str, code: str, stream: TextIO) -> str:
+    """Colour a text, where its reader sees colours and wants them (https://no-color.org).
+
+    Args:
+        text: The text.
+        code: The number of an SGR sequence, `31`.
+        stream: Where it is printed.
+    """
+    if os.environ.get("NO_COLOR") or not stream.isatty() or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{code}m{text}\033[0m"

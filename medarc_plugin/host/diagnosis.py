@@ -154,7 +154,7 @@ def of_environment(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
     if folder is not None:
         hint = f"`uv pip install --no-deps --python {python} {shlex.quote(str(folder))}` installs it there"
     elif empty:
-        hint = f"{_fill(host, empty)}; another one: `uv pip install --no-deps --python {python} FOLDER`"
+        hint = f"{fill(host, empty)}; another one: `uv pip install --no-deps --python {python} FOLDER`"
     else:
         hint = (
             f"`{MEND}` in prime-rl's checkout installs the environments that it ships; "
@@ -163,17 +163,31 @@ def of_environment(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
     return HostBrokenError(message, hint=hint)
 
 
-def wrong_version(host: Host) -> str | None:
-    """Say which Python an interpreter is and which one prime-rl wants; `None` where it fits or is unknown."""
+def python_version(host: Host) -> str | None:
+    """Ask an interpreter for its version, `3.12.1`; `None` when it does not say."""
+    question = "import sys; print('Python %d.%d.%d' % tuple(sys.version_info[:3]))"
+    done = run_apart([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
+    found = re.findall(r"^Python (\d+\.\d+\.\d+)$", done.stdout, re.MULTILINE)
+    return str(found[-1]) if found else None
+
+
+def wrong_version(host: Host, version: str | None = None) -> str | None:
+    """Say which Python an interpreter is and which one prime-rl wants; `None` where it fits or is unknown.
+
+    Args:
+        host: prime-rl.
+        version: The interpreter's, where it is known already.
+    """
     wanted = _wanted_python(host.directory)
     if wanted is None:
         return None
-    question = "import sys; print('Python %d.%d.%d' % tuple(sys.version_info[:3]))"
-    done = run_apart([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
-    found = re.findall(r"^Python (\d+)\.(\d+)\.\d+$", done.stdout, re.MULTILINE)
-    if not found or all(_fits(found[-1], clause) for clause in wanted.split(",")):
+    version = version or python_version(host)
+    if version is None:
         return None
-    return f"Python {'.'.join(found[-1])}, and prime-rl asks for {wanted}"
+    major, minor, _ = version.split(".")
+    if all(_fits((major, minor), clause) for clause in wanted.split(",")):
+        return None
+    return f"Python {major}.{minor}, and prime-rl asks for {wanted}"
 
 
 def _wanted_python(directory: Path | None) -> str | None:
@@ -252,10 +266,11 @@ def _repair(host: Host, wrong: str | None) -> str:
         return f"{host.python_source} names it: {todo}, or unset it for the one in {host.directory}"
     if wrong:
         return f"`{SYNC}` in {host.directory} makes one that fits; PRIME_RL_PYTHON names another"
-    return _fill(host, empty) if empty else REPAIR
+    return fill(host, empty) if empty else REPAIR
 
 
-def _fill(host: Host, empty: list[str]) -> str:
+def fill(host: Host, empty: list[str]) -> str:
+    """Say how submodules are filled."""
     return (
         f"{', '.join(empty)} in {host.directory} {'is' if len(empty) == 1 else 'are'} empty: `git submodule "
         f"update --init` and `{MEND}` there"

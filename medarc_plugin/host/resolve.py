@@ -79,13 +79,17 @@ def resolve(request: Request, options: SlurmOptions, host: Host | None) -> Resol
 
 
 def resolve_all(
-    questions: Sequence[Question], progress: Callable[[int], None] | None = None
+    questions: Sequence[Question],
+    progress: Callable[[int], None] | None = None,
+    *,
+    seconds: float = TIMEOUT,
 ) -> list[Resolved | MedarcError]:
     """Resolve several configs: those that prime-rl has not seen yet, in one process of its interpreter.
 
     Args:
         questions: The configs.
         progress: Told how many are done, now and then.
+        seconds: How long prime-rl's interpreter may take for the first.
 
     Returns:
         What `resolve` returns or raises, for each question.
@@ -102,7 +106,8 @@ def resolve_all(
         except MedarcError as error:
             outcomes[index] = error
     for host, wishes_by_index in asked.items():
-        outcomes |= _checked(questions, wishes_by_index, host, _counted_from(len(outcomes), progress))
+        counted = _counted_from(len(outcomes), progress)
+        outcomes |= _checked(questions, wishes_by_index, host, counted, seconds)
     return [outcomes[index] for index in range(len(questions))]
 
 
@@ -115,6 +120,7 @@ def _checked(
     wishes_by_index: Mapping[int, dict[str, Any]],
     host: Host,
     progress: Callable[[int], None] | None,
+    seconds: float,
 ) -> dict[int, Resolved | MedarcError]:
     """Resolve configs for one prime-rl: from the cache, the rest by asking it."""
     commit, dirty = commit_of(host.directory)
@@ -137,7 +143,7 @@ def _checked(
     open_ones = {index: request for index, request in requests.items() if index not in known}
     began = time.time()
     try:
-        asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+        asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress), seconds)
     except MedarcError as error:
         asked = [error] * len(open_ones)
     answers: dict[int, dict[str, Any] | MedarcError] = {**known, **dict(zip(open_ones, asked, strict=True))}
@@ -274,14 +280,14 @@ def _check_single(request: Request, options: SlurmOptions) -> None:
 
 
 def _ask_all(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, seconds: float
 ) -> list[dict[str, Any] | MedarcError]:
     """Ask prime-rl's interpreter: for all of them in one process, and where one ends it, each apart."""
     answers: list[dict[str, Any] | MedarcError] = []
     apart = False
     while len(answers) < len(requests):
         left = requests[len(answers) :]
-        asked = _ask(left, host, _counted_from(len(answers), progress), apart=apart)
+        asked = _ask(left, host, _counted_from(len(answers), progress), seconds, apart=apart)
         answers += asked.answers
         at_hand = left[len(asked.answers) :]
         if not at_hand:
@@ -319,7 +325,12 @@ class _Asked:
 
 
 def _ask(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, *, apart: bool
+    requests: Sequence[dict[str, Any]],
+    host: Host,
+    progress: Callable[[int], None] | None,
+    seconds: float,
+    *,
+    apart: bool,
 ) -> _Asked:
     """Run the resolver in prime-rl's interpreter."""
     try:
@@ -330,7 +341,7 @@ def _ask(
             done = run_apart(
                 [*argv, "apart"] if apart else argv,
                 env=environment_for(host),
-                timeout=TIMEOUT,
+                timeout=seconds,
                 news=_counting(answer_file, progress),
             )
             written = answer_file.read_bytes() if answer_file.exists() else None

@@ -259,5 +259,8 @@ def test_an_interpreter_that_ends_before_it_is_at_any_config_is_nobodys_fault(
 
     assert done.code == 2
     assert "error: all 2 configs: prime-rl's interpreter" in done.err
-    assert "`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout repairs its environment" in done.err
+    assert (
+        "`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout repairs its environment"
+        in done.err
+    )
     assert len(asked) == 1
