@@ -23,6 +23,13 @@ is a bug, and keeps its traceback.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medarc_plugin.models import Problem
+
 
 class MedarcError(Exception):
     """The root of everything that is raised on purpose.
@@ -122,7 +129,18 @@ class RunDirectoryError(MedarcError):
 
 
 class PreflightError(MedarcError):
-    """Checks found fatal problems before anything was written or submitted."""
+    """Checks found fatal problems before anything was written or submitted.
+
+    Args:
+        problems: All that was found, what is not fatal too.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        fatal = [problem for problem in problems if problem.fatal]
+        hints = dict.fromkeys(problem.hint for problem in fatal if problem.hint)
+        message = "\n".join(f"{problem.check}: {problem.message}" for problem in fatal)
+        super().__init__(message, hint="; ".join(hints) or None)
+        self.problems = tuple(problems)
 
 
 class SlurmError(MedarcError):

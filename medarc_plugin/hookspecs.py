@@ -56,10 +56,12 @@ def medarc_preflight(plan: JobPlan) -> Iterable[Problem]:  # type: ignore[empty-
     All implementations run and all problems are shown together; a fatal one refuses the run.
 
     Args:
-        plan: The whole plan, the resolved config included.
+        plan: The whole plan, the resolved config included, and in `plan.cluster` what the cluster said of
+            itself, where it was asked.
 
     Returns:
-        The problems found; none is the good case.
+        The problems found; none is the good case. One that is in the way of a submission alone has
+        `submission` set: a dry run warns of it.
     """
 
 

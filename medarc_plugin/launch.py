@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from medarc_plugin import plugins, profile_files, profiles, render, rundir
 from medarc_plugin.backends import planning
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from medarc_plugin.models import (
         Backend,
+        ClusterBackend,
         Host,
         JobPlan,
         Problem,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
         Resolved,
         Submission,
         TextFile,
+        Trial,
     )
     from medarc_plugin.profiles import Settled
+    from medarc_plugin.slurm.facts import ClusterFacts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,10 +47,11 @@ class Prepared:
         request: What was typed.
         settled: The options and where they came from.
         plan: The plan.
-        problems: What the checks found; none of them fatal.
+        problems: What the checks found; in a dry run, with what a submission would be refused for.
         files: The files of the run.
         backend: The backend that takes it.
         plugins: All plugins.
+        trial: What the scheduler says of it, where it was shown.
     """
 
     request: Request
@@ -57,6 +61,12 @@ class Prepared:
     files: tuple[TextFile, ...]
     backend: Backend
     plugins: plugins.Plugins
+    trial: Trial | None = None
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the command line or the config asks that nothing is started."""
+        return self.request.dry_run or self.plan.resolved.dry_run
 
 
 @dataclass(frozen=True)
@@ -76,26 +86,53 @@ class Begun:
     read: Mapping[str, str | None]
 
 
-def prepare(request: Request) -> Prepared:
-    """Decide and render a run.
+@dataclass(frozen=True)
+class Decided:
+    """A run that is planned, and that nobody has looked at yet.
+
+    Attributes:
+        request: What was typed.
+        begun: Its backend and options.
+        plan: The plan.
+    """
+
+    request: Request
+    begun: Begun
+    plan: JobPlan
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is started."""
+        return self.request.dry_run or self.plan.resolved.dry_run
+
+
+def prepare(request: Request, ready: Callable[[], None] | None = None) -> Prepared:
+    """Decide, check and render a run.
+
+    Args:
+        request: The run.
+        ready: Called when the run is planned and before its cluster is asked.
 
     Raises:
         MedarcError: Whatever stands in the way; nothing has been written then.
     """
-    (outcome,) = prepare_all([request])
+    (outcome,) = prepare_all([request], ready=ready)
     if isinstance(outcome, MedarcError):
         raise outcome
     return outcome
 
 
 def prepare_all(
-    requests: Sequence[Request], progress: Callable[[int], None] | None = None
+    requests: Sequence[Request],
+    progress: Callable[[int], None] | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> list[Prepared | MedarcError]:
-    """Decide and render several runs; prime-rl is asked for all of them at once.
+    """Decide, check and render several runs; prime-rl and the cluster are asked for all of them at once.
 
     Args:
         requests: The runs.
         progress: Told how many configs are resolved, now and then.
+        ready: Called when a run that is to be submitted is planned, before its cluster is asked.
 
     Returns:
         What `prepare` returns or raises, for each request.
@@ -110,16 +147,22 @@ def prepare_all(
         Question(requests[index], found.settled.options, found.host) for index, found in going.items()
     ]
     answers = dict(zip(going, resolve_all(questions, progress), strict=True))
-    outcomes: list[Prepared | MedarcError] = []
+    decided: list[Decided | MedarcError] = []
     for index, (request, found) in enumerate(zip(requests, begun, strict=True)):
         resolved = answers.get(index)
         if isinstance(found, MedarcError):
-            outcomes.append(found)
+            decided.append(found)
         elif isinstance(resolved, MedarcError):
-            outcomes.append(resolved)
+            decided.append(resolved)
         elif resolved is not None:
-            outcomes.append(_attempted(_planned, request, found, resolved, loaded))
-    return outcomes
+            decided.append(_attempted(_planned, request, found, resolved, loaded))
+    if ready is not None and any(isinstance(one, Decided) and not one.dry_run for one in decided):
+        ready()
+    clusters = Clusters()
+    return [
+        one if isinstance(one, MedarcError) else _attempted(_looked_at, one, clusters, loaded)
+        for one in decided
+    ]
 
 
 def _attempted(step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | MedarcError:
@@ -139,16 +182,78 @@ def _settled(request: Request, loaded: plugins.Plugins) -> Begun:
     return Begun(backend, settled, find_host(request, settled), read)
 
 
-def _planned(request: Request, begun: Begun, resolved: Resolved, loaded: plugins.Plugins) -> Prepared:
-    backend, settled = begun.backend, begun.settled
+def _planned(request: Request, begun: Begun, resolved: Resolved, loaded: plugins.Plugins) -> Decided:
     _refuse_changed(begun.read, request)
     _refuse_to_delete_what_goes_on(request, resolved)
-    plan = backend.plan(resolved, settled.options, request)
-    plan = _with_environment(plan, loaded)
-    problems = _refuse_fatal(loaded.problems(plan))
+    plan = begun.backend.plan(resolved, begun.settled.options, request)
+    return Decided(request, begun, _with_environment(plan, loaded))
+
+
+def _looked_at(decided: Decided, clusters: Clusters, loaded: plugins.Plugins) -> Prepared:
+    backend, settled = decided.begun.backend, decided.begun.settled
+    plan = replace(decided.plan, cluster=clusters.survey(decided))
+    found = loaded.problems(plan)
+    problems = _refuse_fatal(found, decided.dry_run)
     files = backend.render(plan, _template_dirs(plan, loaded))
     _refuse_secrets(files)
-    return Prepared(request, settled, plan, problems, files, backend, loaded)
+    # Of a job that is refused already, or that no node can take now, SLURM has nothing new to say.
+    known = any(problem.fatal or problem.check == WAITS for problem in found)
+    trial = None if known else clusters.try_out(decided, plan, files)
+    if trial is not None and trial.problem is not None:
+        problems = _refuse_fatal((*problems, trial.problem), decided.dry_run)
+    return Prepared(decided.request, settled, plan, problems, files, backend, loaded, trial)
+
+
+WAITS = "nodes"
+"""Name of the check that finds all nodes of a job out of service."""
+
+SURVEY_SECONDS, PREVIEW_SECONDS = 5.0, 2.0
+"""How long a cluster may take to answer: before a submission, and for a dry run, which does without."""
+
+
+def _of_a_cluster(backend: Backend) -> ClusterBackend | None:
+    """A backend as one that can ask its cluster, if it can; a plugin's is behind a wrapper."""
+    can = all(hasattr(backend, name) for name in ("survey", "try_out"))
+    return cast("ClusterBackend", backend) if can else None
+
+
+class Clusters:
+    """What the clusters of some runs say, each asked once."""
+
+    def __init__(self) -> None:
+        self._facts: dict[tuple[str, tuple[str, ...]], ClusterFacts | None] = {}
+        self._trials: dict[tuple[object, ...], Trial] = {}
+
+    def survey(self, decided: Decided) -> ClusterFacts | None:
+        """Ask a run's cluster; `None` where it has none, or nobody wants to know."""
+        backend, plan = _of_a_cluster(decided.begun.backend), decided.plan
+        if backend is None or not plan.preflight:
+            return None
+        key = (plan.backend, plan.options.sbatch_arg)
+        if key not in self._facts:
+            found = backend.survey(plan, PREVIEW_SECONDS if decided.dry_run else SURVEY_SECONDS)
+            # A preview is for machines without a cluster too, and says nothing of what it lacks.
+            self._facts[key] = None if found is not None and found.silent and decided.dry_run else found
+        return self._facts[key]
+
+    def try_out(self, decided: Decided, plan: JobPlan, files: tuple[TextFile, ...]) -> Trial | None:
+        """Show the cluster a run; those that ask for the same, once."""
+        backend = _of_a_cluster(decided.begun.backend)
+        if backend is None or plan.cluster is None or plan.cluster.silent:
+            return None
+        script = next((file.text for file in files if file.path == plan.files.script), None)
+        if script is None:
+            return None
+        own = {"job-name", "comment", "output"}
+        key = (
+            plan.backend,
+            plan.template_path,
+            *(one for one in plan.allocation.directives if one.name not in own),
+        )
+        if key not in self._trials:
+            seconds = PREVIEW_SECONDS if decided.dry_run else SURVEY_SECONDS
+            self._trials[key] = backend.try_out(plan, script, seconds)
+        return self._trials[key]
 
 
 def write(prepared: Prepared) -> None:
@@ -298,12 +403,10 @@ def _with_environment(plan: JobPlan, loaded: plugins.Plugins) -> JobPlan:
     return replace(plan, launch=replace(plan.launch, environment=environment))
 
 
-def _refuse_fatal(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    fatal = [problem for problem in problems if problem.fatal]
-    if fatal:
-        lines = [f"{problem.check}: {problem.message}" for problem in fatal]
-        hints = dict.fromkeys(problem.hint for problem in fatal if problem.hint)
-        raise PreflightError("\n".join(lines), hint="; ".join(hints) or None)
+def _refuse_fatal(problems: tuple[Problem, ...], dry_run: bool) -> tuple[Problem, ...]:
+    """Refuse the run for what is fatal, a dry run not for what is in the way of a submission alone."""
+    if any(problem.fatal and not (dry_run and problem.submission) for problem in problems):
+        raise PreflightError(problems)
     return problems
 
 

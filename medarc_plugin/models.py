@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medarc_plugin.options import SlurmOptions
+    from medarc_plugin.slurm.facts import ClusterFacts
 
 Entrypoint = Literal["rl", "sft", "inference"]
 ENTRYPOINTS: tuple[Entrypoint, ...] = ("rl", "sft", "inference")
@@ -49,6 +50,8 @@ class Request:
         clean: Delete what an earlier run left in the run directory.
         resume: The run goes on in a directory that already holds it.
         check: Whether an unchecked config may not be submitted (`--no-check` turns it off).
+        preflight: Whether it is looked at what a submission needs of the cluster and around it
+            (`--no-preflight` turns it off).
         rehearse: Submit a job that runs every check and launches nothing.
         sandbox: Folder of the private SLURM to use, if any.
         command: The command line as typed, for the record.
@@ -67,6 +70,7 @@ class Request:
     clean: bool = False
     resume: bool = False
     check: bool = True
+    preflight: bool = True
     rehearse: bool = False
     sandbox: Path | None = None
     command: tuple[str, ...] = ()
@@ -336,6 +340,8 @@ class JobPlan:
         template_path: The user's own template file, when there is one.
         template_context: Further values for templates.
         provenance: What made this run what it is: versions, commits, the command.
+        preflight: Whether it is looked at what a submission needs beside the plan.
+        cluster: What the cluster said of itself; `None` where it was not asked.
     """
 
     name: str
@@ -351,6 +357,8 @@ class JobPlan:
     template_path: Path | None = None
     template_context: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    preflight: bool = True
+    cluster: ClusterFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -362,12 +370,32 @@ class Problem:
         message: One plain sentence, with the value.
         hint: The way out.
         fatal: Whether the run is refused.
+        submission: It is in the way of a submission alone: a dry run warns of it.
     """
 
     check: str
     message: str
     hint: str | None = None
     fatal: bool = True
+    submission: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a scheduler says of a job that it is shown and not given.
+
+    Attributes:
+        start: When it would start, in the scheduler's local time, `2026-11-27T11:48:27`; `None` when it does
+            not say.
+        node: Where.
+        problem: Why it would not take the job.
+        silence: Why it says nothing at all.
+    """
+
+    start: str | None = None
+    node: str | None = None
+    problem: Problem | None = None
+    silence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -486,4 +514,28 @@ class Backend(Protocol):
 
         Raises:
             SlurmError: It could not be ended.
+        """
+
+
+class ClusterBackend(Backend, Protocol):
+    """A backend that can ask its cluster before it submits; no backend has to."""
+
+    def survey(self, plan: JobPlan, seconds: float) -> ClusterFacts | None:
+        """Ask the cluster what it has and allows.
+
+        Args:
+            plan: A plan that is to go there.
+            seconds: How long the answer may take.
+
+        Returns:
+            The facts, with `None` for what could not be asked; `None` where nobody is there to be asked.
+        """
+
+    def try_out(self, plan: JobPlan, script: str, seconds: float) -> Trial:
+        """Show the scheduler a job without submitting it.
+
+        Args:
+            plan: The plan.
+            script: The script's text.
+            seconds: How long the answer may take.
         """

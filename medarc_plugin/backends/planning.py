@@ -99,6 +99,7 @@ def new_plan(
         template_path=options.template_path.absolute() if options.template_path else None,
         template_context=_prime_rl_context(resolved, options, files),
         provenance=_provenance(resolved, request),
+        preflight=request.preflight,
     )
 
 

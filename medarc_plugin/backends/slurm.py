@@ -20,13 +20,16 @@ from medarc_plugin.models import (
     Resolved,
     Submission,
     TextFile,
+    Trial,
 )
 from medarc_plugin.options import SlurmOptions, knobs, megabytes, warning_seconds
 from medarc_plugin.render import check_script, check_syntax, render
-from medarc_plugin.slurm import directives, gateway
+from medarc_plugin.slurm import cluster, directives, gateway, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from medarc_plugin.slurm.facts import ClusterFacts
 
 NAME_LIMIT = 1024
 """Bytes that sbatch takes for a job name or a comment (seen on 22.05)."""
@@ -68,6 +71,15 @@ class SlurmBackend:
             backend=self.name,
             slurm_conf=os.environ.get("SLURM_CONF"),
         )
+
+    def survey(self, plan: JobPlan, seconds: float) -> ClusterFacts | None:
+        """Ask the cluster: see `medarc_plugin.models.ClusterBackend.survey`."""
+        at = _destination(plan.options)
+        return None if at is None else cluster.ask(at, seconds=seconds)
+
+    def try_out(self, plan: JobPlan, script: str, seconds: float) -> Trial:
+        """`sbatch --test-only`: see `medarc_plugin.models.ClusterBackend.try_out`."""
+        return trial.try_out(script, _destination(plan.options) or gateway.HERE, seconds)
 
     def query(self, submission: Submission) -> JobState:
         """Ask SLURM, and accept no other job under the same id.
@@ -137,6 +149,15 @@ def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocatio
         qos=options.qos,
         directives=tuple(lines),
     )
+
+
+def _destination(options: SlurmOptions) -> gateway.Cluster | None:
+    """The cluster that sbatch would send the job to; `None` where it chooses among several."""
+    for text in options.sbatch_arg:
+        key, _, name = text.partition("=")
+        if key in {"cluster", "clusters"}:
+            return None if "," in name or name.lower() == "all" else gateway.Cluster(name)
+    return gateway.HERE
 
 
 def comment(words: str | None, token: str) -> str:

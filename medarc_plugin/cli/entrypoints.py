@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -108,8 +109,9 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
 
     added = point_at_sandbox(request.sandbox) if request.sandbox is not None else {}
     warn_of_ignored_variables()
+    starts = None if request.sandbox is None else partial(start_sandbox, request.sandbox)
     try:
-        prepared = launch.prepare(request)
+        prepared = launch.prepare(request, ready=starts)
     except ConfigRejectedError:
         warn_of_near_misses(request.arguments)
         raise
@@ -125,8 +127,6 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
         output.say(f"dry run: the files are written, nothing is started; this {doing} the run:")
         output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
         return 0
-    if request.sandbox is not None:
-        start_sandbox(request.sandbox)
     secrets = launch.gather_secrets(prepared.plan)
     for name in prepared.plan.launch.passed:
         if name not in secrets:

@@ -6,15 +6,16 @@ import contextlib
 import io
 import os
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
-from medarc_plugin.errors import MedarcError
+from medarc_plugin.errors import MedarcError, PreflightError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from medarc_plugin.launch import Prepared
-    from medarc_plugin.models import JobPlan, Resolved, Submission
+    from medarc_plugin.models import JobPlan, Problem, Resolved, Submission
 
 INTERRUPTED = 130
 
@@ -76,6 +77,13 @@ def guarded(command: Callable[[], int]) -> int:
         return MedarcError.exit_code
     try:
         return command()
+    except PreflightError as raised:
+        for problem in raised.problems:
+            if problem.fatal:
+                error(f"{problem.check}: {problem.message}", problem.hint)
+            else:
+                warn(problem_words(problem))
+        return raised.exit_code
     except MedarcError as raised:
         error(raised.message, raised.hint)
         return raised.exit_code
@@ -98,16 +106,21 @@ def show_plan(prepared: Prepared) -> None:
     rows = [("run", f"{resolved.entrypoint} with backend {plan.backend}, job name {plan.name!r}")]
     rows += _gpu_rows(plan)
     if plan.backend != "local":
+        from medarc_plugin.preflight.cluster import defaults_of
+
+        gets = defaults_of(plan)
         rows += [
             ("CPUs", f"{allocation.cpus} ({prepared.settled.options.cpus_per_gpu} for each GPU)"),
-            ("memory", allocation.memory or "the cluster's default (--mem-per-gpu sets it)"),
-            ("time limit", allocation.time or "the partition's default (--time sets it)"),
+            ("memory", allocation.memory or _default("the cluster's", gets.get("memory"), "--mem-per-gpu")),
+            ("time limit", allocation.time or _default("the partition's", gets.get("time"), "--time")),
         ]
         if resolved.entrypoint != "inference":
             rows.append(("survives", _survival_words(prepared)))
         for name in ("partition", "account", "qos"):
             value = getattr(allocation, name)
-            rows.append((name, f"{value} ({sources[name]})" if value else "the cluster's default"))
+            words = f"{value} ({sources[name]})" if value else _default("the cluster's", gets.get(name))
+            rows.append((name, words))
+        rows += _cluster_rows(prepared)
     rows.append(("config", _config_words(prepared)))
     if plan.launch.passed:
         rows.append(("passed on", ", ".join(plan.launch.passed) + " (values stay out of all files)"))
@@ -120,9 +133,63 @@ def show_plan(prepared: Prepared) -> None:
     for name, value in rows:
         say(f"{_painted(name.ljust(11), '1')} {value}")
     for problem in prepared.problems:
-        warn(f"{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else ""))
+        warn(problem_words(problem))
     for text in resolved.warnings:
         warn(f"prime-rl: {text}")
+
+
+def _default(whose: str, value: str | None, option: str = "") -> str:
+    """Say that nothing was asked for, what the job gets where that is known, and which option asks."""
+    sets = f"{option} sets it" if option else ""
+    if value is None:
+        return f"{whose} default" + (f" ({sets})" if sets else "")
+    return f"{value} ({whose} default{'; ' if sets else ''}{sets})"
+
+
+def problem_words(problem: Problem) -> str:
+    """Say what a check found, with the way out behind it; a fatal one goes without in a dry run alone."""
+    refuses = "a submission would be refused: " if problem.fatal else ""
+    return f"{refuses}{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
+
+
+def _cluster_rows(prepared: Prepared) -> list[tuple[str, str]]:
+    """Say who was asked about the job, what could not be asked, and when it would start."""
+    from medarc_plugin.preflight.cluster import unanswered
+
+    facts, trial = prepared.plan.cluster, prepared.trial
+    if facts is None:
+        return []
+    name = facts.settings.name if facts.settings else None
+    asked = [] if facts.silent else [f"cluster {name!r} was asked" if name else "the cluster was asked"]
+    skipped = unanswered(prepared.plan)
+    rows = [("preflight", "; ".join([*asked, *([f"not looked at: {skipped}"] if skipped else [])]))]
+    if trial is not None and trial.start is not None:
+        rows.append(("starts", f"{start_words(trial.start)} on {trial.node}, as SLURM estimates"))
+    elif trial is not None and trial.silence is not None:
+        rows.append(("starts", f"unknown: sbatch --test-only: {trial.silence}"))
+    return rows
+
+
+NOW_SECONDS = 60
+
+
+def start_words(start: str, now: datetime | None = None) -> str:
+    """Write when a job would start: `now`, or the time of day with how long that is.
+
+    Args:
+        start: In the cluster's local time, `2026-11-27T11:48:27`.
+        now: This moment; for tests.
+    """
+    try:
+        at = datetime.fromisoformat(start)
+    except ValueError:
+        return start
+    seconds = (at - (now or datetime.now())).total_seconds()  # noqa: DTZ005 - so is SLURM's, local
+    if seconds < NOW_SECONDS:
+        return "now"
+    days, hours, minutes = int(seconds // 86400), int(seconds // 3600), round(seconds / 60)
+    wait = f"{days} days" if days > 1 else f"{hours} h" if hours > 1 else f"{minutes} min"
+    return f"{at:%Y-%m-%d %H:%M} (in {wait})"
 
 
 def show_submission(plan: JobPlan, submission: Submission) -> None:

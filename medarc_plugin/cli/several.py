@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medarc_plugin import launch
 from medarc_plugin.cli import entrypoints, output
-from medarc_plugin.errors import ConfigRejectedError, MedarcError, UsageError
+from medarc_plugin.errors import ConfigRejectedError, MedarcError, PreflightError, UsageError
 from medarc_plugin.slurm import gateway
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def carry_out_all(requests: Sequence[Request]) -> int:
     added = entrypoints.point_at_sandbox(first.sandbox) if first.sandbox is not None else {}
     entrypoints.warn_of_ignored_variables()
     messages = Messages([_name(request) for request in requests])
+    starts = None if first.sandbox is None else partial(entrypoints.start_sandbox, first.sandbox)
     with _bar("resolving", len(requests)) as progress:
-        outcomes = launch.prepare_all(requests, progress)
+        outcomes = launch.prepare_all(requests, progress, ready=starts)
     _say_what_checked(outcomes)
     if any(isinstance(outcome, ConfigRejectedError) for outcome in outcomes):
         entrypoints.warn_of_near_misses(first.arguments)
-    sandbox = first.sandbox
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, MedarcError):
             messages.failed(index, outcome)
@@ -59,9 +60,6 @@ def carry_out_all(requests: Sequence[Request]) -> int:
             if first.dry_run or outcome.plan.resolved.dry_run:
                 _write(outcome, added)
                 continue
-            if sandbox is not None:
-                entrypoints.start_sandbox(sandbox)
-                sandbox = None
             _submit(index, outcome, messages)
         except MedarcError as error:
             messages.failed(index, error)
@@ -79,6 +77,7 @@ class Messages:
         self._names = names
         self._warnings: dict[str, list[int]] = {}
         self._errors: dict[tuple[str, str | None], list[int]] = {}
+        self._bad: set[int] = set()
         self._code = 0
 
     def warn(self, index: int, text: str) -> None:
@@ -87,14 +86,22 @@ class Messages:
 
     def failed(self, index: int, error: MedarcError) -> None:
         """Note why a run is not written or submitted."""
-        self._errors.setdefault((error.message, error.hint), []).append(index)
         self._code = self._code or error.exit_code
+        self._bad.add(index)
+        if not isinstance(error, PreflightError):
+            self._errors.setdefault((error.message, error.hint), []).append(index)
+            return
+        for problem in error.problems:
+            if problem.fatal:
+                words = (f"{problem.check}: {problem.message}", problem.hint)
+                self._errors.setdefault(words, []).append(index)
+            else:
+                self.warn(index, output.problem_words(problem))
 
     def heed(self, index: int, prepared: Prepared) -> None:
         """Note what checks and prime-rl warn of."""
         for problem in prepared.problems:
-            text = f"{problem.check}: {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
-            self.warn(index, text)
+            self.warn(index, output.problem_words(problem))
         for text in prepared.plan.resolved.warnings:
             self.warn(index, f"prime-rl: {text}")
 
@@ -111,7 +118,7 @@ class Messages:
             output.warn(f"{self._whose(indices)}: {text}")
         for (message, hint), indices in self._errors.items():
             output.error(f"{self._whose(indices)}: {message}", hint)
-        bad = sum(map(len, self._errors.values()))
+        bad = len(self._bad)
         total = len(self._names)
         output.say(f"{total - bad} of {total} runs {done}" + (f"; {bad} could not be" if bad else ""))
         return self._code

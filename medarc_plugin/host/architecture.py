@@ -148,6 +148,11 @@ def find_model(
     return find_model(begun_with, options, environment, _links + 1)
 
 
+def is_of_a_run(weights: Path) -> bool:
+    """Whether a folder is one in which a run of ours will leave its weights."""
+    return _model_of_run(weights) is not None
+
+
 def _model_of_run(weights: Path) -> str | None:
     """The model that a run began with, by the folder where its weights will be."""
     run_dir = weights.parent.parent

@@ -424,6 +424,28 @@ def with_memory(resolved: Resolved, options: SlurmOptions, *, fixed: bool) -> Re
     return replace(resolved, memory=needs)
 
 
+def checkpoint_bytes(resolved: Resolved, options: SlurmOptions) -> int | None:
+    """Work out the size of a checkpoint: parameters and optimizer state, as the trainer holds them.
+
+    Args:
+        resolved: The run.
+        options: Where models are.
+
+    Returns:
+        Bytes; `None` where the model is not on this machine, or the config is not understood.
+    """
+    folder = find_model(resolved.model, options) if resolved.model else None
+    model = read_architecture(folder) if folder else None
+    if model is None or resolved.entrypoint == "inference":
+        return None
+    try:
+        trainer = read_trainer(resolved.document, resolved.entrypoint)
+        parts, _ = trainer_needs(_truncated(model, resolved), trainer)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return parts["parameters"] + parts["optimizer"]
+
+
 def _truncated(model: Architecture, resolved: Resolved) -> Architecture:
     """The trainer's model, of which `debug.num_layers` may keep the first layers alone."""
     prefix = "trainer." if resolved.entrypoint == "rl" else ""

@@ -155,6 +155,11 @@ def find_data(hub: Hub, name: str) -> Found:
     return _on_the_hub(hub, name, f"datasets/{name}/resolve/main/.gitattributes")
 
 
+def local_path(name: str) -> Path | None:
+    """The path that a name stands for; `None` for that of a repository."""
+    return _expanded(name) if _is_path(name) else None
+
+
 def _is_folder(name: str) -> bool:
     return _expanded(name).is_dir()
 

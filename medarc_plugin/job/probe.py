@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import netrc
 import os
 import sys
 import threading
@@ -28,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import hub
+from . import hub, needs
 from .checks import FAIL, OK, SKIP, STAND_IN_GPUS, WARN
 
 if TYPE_CHECKING:
@@ -290,13 +289,14 @@ def look_at_files(question: Mapping[str, Any], seen: dict[str, Any]) -> Iterator
 
 def look_at_wandb(question: Mapping[str, Any], seen: dict[str, Any]) -> Iterator[Finding]:  # noqa: ARG001
     """Weights & Biases is installed, answers, and there is a key for it."""
-    address = (os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").rstrip("/")
+    variables = {**needs.wandb_settings(Path.cwd(), os.environ), **os.environ}
+    address = needs.wandb_address(variables)
     host = urllib.parse.urlsplit(address).hostname or address
     without = "; WANDB_MODE=offline, with --env, keeps everything in the run directory"
     if find_spec("wandb") is None:
         yield FAIL, f"{sys.executable} finds no wandb", TOGETHER
         return
-    if not (os.environ.get("WANDB_API_KEY") or _has_login(host)):
+    if not needs.has_wandb_key(variables):
         hint = "WANDB_API_KEY with --auto-auth, or `wandb login` once where the home directory is shared"
         yield FAIL, f"there is no key for {host}", hint + without
         return
@@ -306,15 +306,6 @@ def look_at_wandb(question: Mapping[str, Any], seen: dict[str, Any]) -> Iterator
         yield FAIL, f"{host} cannot be reached: {reason}", "see the node's network and proxy" + without
     else:
         yield OK, f"{host} answers, and there is a key for it"
-
-
-def _has_login(host: str) -> bool:
-    named = os.environ.get("NETRC")
-    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
-        with contextlib.suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            if netrc.netrc(os.path.expanduser(path)).authenticators(host):  # noqa: PTH111
-                return True
-    return False
 
 
 def _together(looks: Sequence[Callable[[], Any]], seconds: float) -> list[Any]:

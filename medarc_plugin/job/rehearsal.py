@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import hub, record
+from . import hub, needs, record
 from .checks import FAIL, OK, SKIP, STAND_IN_GPUS, WARN, Check
 from .child import ask
 from .config import attempt_config, split_server
@@ -37,8 +37,6 @@ LAST_SECONDS = 15.0
 SECONDS_VARIABLE = "MEDARC_REHEARSAL_SECONDS"
 
 LAST_LINES = 5
-
-WANDB_OFF = frozenset({"offline", "disabled", "dryrun"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def lease_ports(stage: Stage) -> tuple[Lease | None, Check | None]:
         first, last = lease.first + 1, lease.first + lease.size - 1
         return lease, Check("ports", OK, f"{first} to {last} are free, and would be this run's own")
     path = launch.fields.rehearsal.get("server_port")
-    ports = values(stage.subject.config or {}, str(path)) if path else []
+    ports = needs.values(stage.subject.config or {}, str(path)) if path else []
     if not ports or not isinstance(ports[0], int):
         return None, None
     if is_free(ports[0]):
@@ -204,31 +202,19 @@ def _wishes(stage: Stage, lease: Lease | None) -> Iterator[tuple[str, Mapping[st
     """What there is to be known for each part; or why nothing is to be asked."""
     subject, launch = stage.subject, stage.subject.launch
     config, fields = subject.config or {}, launch.fields.rehearsal
-    yield "model and data", _files(config, fields) or "the config names none"
-    yield "W&B", _without_wandb(config, fields, stage.variables) or {}
+    variables = {**needs.wandb_settings(launch.working_directory, stage.variables), **stage.variables}
+    yield "model and data", needs.files(config, fields) or "the config names none"
+    yield "W&B", needs.without_wandb(config, fields, variables) or {}
     configs, problem = _write_configs(stage, lease)
     yield "config by prime-rl", problem or {"configs": configs}
     stand_in = subject.node.variables.get(STAND_IN_GPUS) == "1"
     gpus = {"gpus": launch.gpus.count, "stand_in": stand_in}
     yield "GPUs in torch", gpus if launch.gpus.count else "the run uses no GPU"
-    attention = _names(config, [fields["attention"]] if fields.get("attention") else [])
+    attention = needs.names(config, [fields["attention"]] if fields.get("attention") else [])
     yield "attention", {"attention": attention[0]} if attention else "the config names none"
     environments = {"environments": list(launch.environments)}
     yield "imports", environments if launch.environments else "the config names no environment"
     yield "vLLM", {} if launch.gpus.inference else "the run starts none"
-
-
-def _files(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Names of the models and data sets that the run reads; nothing where there are none."""
-    models = _names(config, fields.get("models", ()))
-    tokenizers = _names(config, fields.get("tokenizers", ()))
-    found = {
-        "models": models,
-        "tokenizers": [name for name in tokenizers if name not in models],
-        "data": _data(config, fields),
-        "environment_data": _names(config, fields.get("environment_data", ())),
-    }
-    return found if any(found.values()) else {}
 
 
 def _write_configs(stage: Stage, lease: Lease | None) -> tuple[list[Any], str]:
@@ -256,53 +242,3 @@ def _write_configs(stage: Stage, lease: Lease | None) -> tuple[list[Any], str]:
     except OSError as error:
         return [], f"the config of this attempt cannot be written: {error}"
     return [*configs, (classes[launch.entrypoint], list(launch.command(path)[3:]))], ""
-
-
-def _without_wandb(config: Mapping[str, Any], fields: Mapping[str, Any], variables: Mapping[str, str]) -> str:
-    """Why Weights & Biases is not to be asked; empty when it is."""
-    tables = [table for path in fields.get("wandb", ()) for table in values(config, path)]
-    tables = [table for table in tables if isinstance(table, dict)]
-    if not tables:
-        return "the config does not use it"
-    mode = variables.get("WANDB_MODE", "").lower()
-    if mode in WANDB_OFF:
-        return f"WANDB_MODE={mode}"
-    # https://docs.wandb.ai/guides/track/environment-variables
-    if variables.get("WANDB_DISABLED", "").lower() in ("1", "true"):
-        return "WANDB_DISABLED is set"
-    if not mode and all(table.get(fields.get("wandb_offline")) is True for table in tables):
-        return "the config keeps it offline"
-    return ""
-
-
-def _data(config: Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
-    """Names of the data sets that the trainer reads."""
-    found = []
-    for name, kind in fields.get("data", ()):
-        if values(config, kind) in ([], [fields.get("data_kind")]):
-            found += _names(config, [name])
-    return list(dict.fromkeys(found))
-
-
-def _names(config: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
-    found = [value for path in paths for value in values(config, path)]
-    return list(dict.fromkeys(value for value in found if isinstance(value, str) and value))
-
-
-def values(document: Any, path: str) -> list[Any]:  # noqa: ANN401 - a JSON value
-    """List what a config has at a dotted path.
-
-    Args:
-        document: The config.
-        path: The path, where `[*]` is every element of a list.
-    """
-    found = [document]
-    for part in path.replace("[*]", ".*").split("."):
-        below: list[Any] = []
-        for value in found:
-            if part == "*" and isinstance(value, list):
-                below += value
-            elif isinstance(value, dict) and value.get(part) is not None:
-                below.append(value[part])
-        found = below
-    return [value for value in found if value != "None"]

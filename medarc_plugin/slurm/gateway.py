@@ -74,6 +74,11 @@ _HINTS = (
 )
 
 
+def hint_for(words: str) -> str | None:
+    """What usually helps when sbatch says this."""
+    return next((hint for pattern, hint in _HINTS if re.search(pattern, words)), None)
+
+
 @dataclass(frozen=True)
 class Accepted:
     """What sbatch answered.
@@ -295,7 +300,7 @@ def _refused(done: Completed, script: Path) -> SubmissionError:
             hint="`squeue --me` shows it when it was; submit again only when it is not there",
         )
     words = done.stderr.strip() or done.stdout.strip()
-    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, words)), None)
+    hint = hint_for(words)
     if hint and "sinfo -s" in hint and (known := partitions()):
         hint = f"the partitions here are: {', '.join(known)}; name one with --partition"
     return SubmissionError(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from standin import make_checkout
 
-from medarc_plugin import preflight
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -176,7 +174,7 @@ def test_an_output_directory_that_cannot_be_made(refused: Callable[..., str], pr
 def test_an_output_directory_without_permission(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
 
     assert "no permission in" in refused("rl", *LAUNCH, "--dry-run")
 
@@ -343,7 +341,7 @@ def test_the_controller_does_not_answer(kept: Callable[..., str], slurm: Slurm) 
 
 
 def test_an_unknown_partition(kept: Callable[..., str]) -> None:
-    said = kept("--partition", "gqu")
+    said = kept("--partition", "gqu", "--no-preflight")
 
     assert "invalid partition specified: gqu" in said
     assert "the partitions here are: gpu, debug" in said
@@ -353,7 +351,7 @@ def test_refused_resources_and_a_second_try(
     kept: Callable[..., str], here: Callable[..., object], slurm: Slurm, checkout: Path
 ) -> None:
     slurm.answer("sbatch", stderr="sbatch: error: Requested node configuration is not available", code=1)
-    assert "no node has this much" in kept("--gpu-type", "h900")
+    assert "no node has this much" in kept("--gpu-type", "h900", "--no-preflight")
 
     slurm.set(answers={})
     again = here("rl", *LAUNCH, "--prime-rl-dir", str(checkout))

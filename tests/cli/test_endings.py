@@ -71,6 +71,7 @@ def test_the_value_of_a_secret_is_written_nowhere_however_it_came_there(
     here: Run, work: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("WANDB_MODE", "offline")
 
     results = [
         here("sft", *SFT, "--setup", f"export HF_TOKEN={SECRET}"),

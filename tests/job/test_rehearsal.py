@@ -15,7 +15,8 @@ from standin import install_gpu_packages, make_checkout
 
 import medarc_plugin.job
 from medarc_plugin.host import fields
-from medarc_plugin.job.rehearsal import _patience, read_answer, values
+from medarc_plugin.job.needs import values
+from medarc_plugin.job.rehearsal import _patience, read_answer
 
 JOB_CODE = Path(medarc_plugin.job.__file__).parent
 

@@ -30,6 +30,58 @@ JOB = (
 )
 
 
+SETTINGS = """\
+Configuration data as of 2026-11-22T16:43:41
+AccountingStorageEnforce = none
+AccountingStorageType   = accounting_storage/none
+ClusterName             = sandbox
+DefMemPerCPU            = 8000
+EnforcePartLimits       = NO
+JobDefaults             = (null)
+MaxMemPerNode           = UNLIMITED
+PrivateData             = none
+SelectTypeParameters    = CR_CORE_MEMORY
+SlurmUser               = root(0)
+SLURM_VERSION           = 22.05.8
+"""
+
+PARTITION = (
+    "PartitionName={name} AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default={default} "
+    "QoS=N/A DefaultTime=1-00:00:00 DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO "
+    "MaxNodes=UNLIMITED "
+    "MaxTime=7-00:00:00 MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED Nodes=node1 PriorityJobFactor=1 "
+    "PriorityTier=1 RootOnly=NO ReqResv=NO OverSubscribe=NO OverTimeLimit=NONE PreemptMode=OFF State=UP "
+    "TotalCPUs=64 TotalNodes=1 SelectTypeParameters=NONE JobDefaults=(null) DefMemPerNode=UNLIMITED "
+    "MaxMemPerNode=UNLIMITED TRES=cpu=64,mem=500G,node=1,billing=64"
+)
+
+NODE = (
+    "NodeName=node1 Arch=x86_64 CoresPerSocket=64  CPUAlloc=0 CPUEfctv=64 CPUTot=64 CPULoad=1.66 "
+    "AvailableFeatures=h100 ActiveFeatures=h100 Gres=gpu:h100:8 GresDrain=N/A GresUsed=gpu:h100:0(IDX:N/A) "
+    "NodeAddr=127.0.0.1 NodeHostName=localhost Port=19900 Version=22.05.8 OS=Linux 6.1.0-18-amd64 #1 SMP "
+    "PREEMPT_DYNAMIC @0  RealMemory=512000 AllocMem=0 FreeMem=13258 Sockets=1 Boards=1 State=IDLE "
+    "ThreadsPerCore=1 TmpDisk=0 Weight=1 Owner=N/A MCS_label=N/A Partitions={partitions}  "
+    "BootTime=2026-11-27T10:58:35 SlurmdStartTime=2026-11-27T11:40:35 CfgTRES=cpu=64,mem=500G,billing=64 "
+    "AllocTRES= "
+)
+
+NO_ACCOUNTING = (
+    "You are not running a supported accounting_storage plugin",
+    "Only 'accounting_storage/slurmdbd' is supported.",
+)
+
+FACTS = {
+    ("show", "config"): "settings",
+    ("-a", "-o", "show", "partition"): "partitions",
+    ("-a", "-d", "-o", "show", "node"): "nodes",
+    ("-o", "show", "reservation"): "reservations",
+    ("-n", "-P", "show", "user", "withassoc", "where"): "associations",
+    ("-n", "-P", "show", "assoc", "where", "user="): "accounts",
+    ("-n", "-P", "show", "qos"): "qos",
+}
+"""What is asked about the cluster, and the name of the answer."""
+
+
 def fail(code, *lines):
     print(*lines, sep="\n", file=sys.stderr)
     sys.exit(code)
@@ -38,14 +90,18 @@ def fail(code, *lines):
 def main():
     folder, name, arguments = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     state = json.loads((folder / "state.json").read_text())
+    tried = name == "sbatch" and "--test-only" in arguments
     with (folder / "calls.jsonl").open("a") as calls:
-        entry = {"program": name, "argv": arguments, "environment": dict(os.environ)}
+        entry = {"program": "trial" if tried else name, "argv": arguments, "environment": dict(os.environ)}
         calls.write(json.dumps(entry) + "\n")
-    if name in state["answers"]:
+    if name in state["answers"] and not tried:
         answer = state["answers"][name]
         sys.stdout.write(answer["stdout"])
         fail(answer["code"], answer["stderr"])
-    PLAYED[name](folder, state, arguments)
+    if tried:
+        trial(folder, state, arguments)
+    else:
+        PLAYED[name](folder, state, arguments)
 
 
 def refuse(folder, name, arguments):
@@ -71,8 +127,50 @@ def sbatch(folder, state, arguments):
     print("17;west" if state["cluster"] else "17")
 
 
+def trial(folder, state, arguments):
+    if arguments != ["--test-only"]:
+        refuse(folder, "sbatch", arguments)
+    if not sys.stdin.read().startswith("#!"):
+        fail(1, "sbatch: error: This does not look like a batch script.")
+    answer = state["facts"].get("trial")
+    if answer is not None:
+        fail(1, answer)
+    if not state["up"]:
+        fail(1, f"allocation failure: {UNREACHABLE}")
+    words = (
+        "sbatch: Job 18 to start at 2026-11-22T16:43:41 using 8 processors on nodes node1 in partition debug"
+    )
+    print(words, file=sys.stderr)
+
+
+def describe(state, what):
+    """What SLURM says of the cluster: as it is played, or as a real one said it."""
+    partitions = state["partitions"]
+    names = [
+        PARTITION.format(name=name, default="YES" if name == partitions[0] else "NO") for name in partitions
+    ]
+    played = {
+        "settings": SETTINGS,
+        "partitions": "\n".join(names),
+        "nodes": NODE.format(partitions=",".join(partitions)),
+        "reservations": "No reservations in the system",
+    }
+    said = {**played, **state["facts"]}.get(what)
+    if said is None:
+        fail(1, *NO_ACCOUNTING)
+    if said.startswith("error: "):
+        fail(1, said.removeprefix("error: "))
+    print(said)
+
+
 def scontrol(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
+    asked = tuple(arguments[2:] if arguments[0] == "-M" else arguments)
+    if asked in FACTS:
+        if not state["up"]:
+            fail(1, f"slurm_load_ctl_conf error: {UNREACHABLE}")
+        describe(state, FACTS[asked])
+        return
     if arguments[:-1] != [*where, "-o", "show", "job"]:
         refuse(folder, "scontrol", arguments)
     if not state["up"]:
@@ -123,6 +221,15 @@ def sinfo(folder, state, arguments):
     print("\n".join(state["partitions"]))
 
 
+def sacctmgr(folder, state, arguments):
+    asked, form = tuple(arguments[:-1]), arguments[-1]
+    if asked[-1].startswith("name="):
+        asked = asked[:-1]
+    if asked not in FACTS or not form.startswith("format="):
+        refuse(folder, "sacctmgr", arguments)
+    describe(state, FACTS[asked])
+
+
 def squeue(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
     everything = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", RECORD + FIELD.join(QUEUE)]
@@ -163,6 +270,8 @@ def scancel(folder, state, arguments):
     draft.replace(folder / "state.json")
 
 
-PLAYED = {program.__name__: program for program in (sbatch, scontrol, sacct, sinfo, squeue, scancel)}
+PLAYED = {
+    program.__name__: program for program in (sbatch, scontrol, sacct, sacctmgr, sinfo, squeue, scancel)
+}
 
 main()

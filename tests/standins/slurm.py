@@ -8,7 +8,7 @@ from typing import Any
 
 PROGRAM = Path(__file__).with_name("program.py")
 
-NAMES = ("sbatch", "scontrol", "sacct", "sinfo", "squeue", "scancel")
+NAMES = ("sbatch", "scontrol", "sacct", "sacctmgr", "sinfo", "squeue", "scancel")
 
 
 class Slurm:
@@ -24,6 +24,7 @@ class Slurm:
             "jobs": {},
             "accounting": None,
             "answers": {},
+            "facts": {},
         }
 
     def set(self, **changes: Any) -> None:
@@ -36,6 +37,17 @@ class Slurm:
         """Let a command say this, whatever it is asked."""
         answer = {"stdout": stdout, "stderr": stderr, "code": code}
         self.set(answers={**self.state["answers"], name: answer})
+
+    def play(self, captured: Path, **facts: str) -> None:
+        """Say of the cluster what a real one said.
+
+        Args:
+            captured: A folder of `tests/captured/cluster`.
+            facts: Other texts by the name of the answer; `error: WORDS` fails with these words. `trial` is
+                why `sbatch --test-only` refuses.
+        """
+        said = {path.name: path.read_text().strip("\n") for path in captured.iterdir()}
+        self.set(facts={**said, **facts})
 
     def remove(self, *names: str) -> None:
         """Take commands away."""

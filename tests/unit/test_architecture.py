@@ -12,6 +12,7 @@ import pytest
 import medarc_plugin
 from medarc_plugin import errors, hookspecs, preflight
 from medarc_plugin.plugins import BUILT_IN
+from medarc_plugin.preflight import cluster, names, partitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,13 +89,14 @@ def test_every_module_has_a_layer() -> None:
 )
 def test_imports_go_down(path: Path) -> None:
     part = part_of(path)
-    freezes = path == ROOT / "backends" / "planning.py"
+    # One freezes the job code, the other looks here for what a job looks for on its node.
+    borrows = path in {ROOT / "backends" / "planning.py", ROOT / "preflight" / "surroundings.py"}
 
     wrong = {
         other
         for other in ours(path)
         if other != part
-        and not (other == "job" and freezes)
+        and not (other == "job" and borrows)
         and (other == "job" or height(other) <= height(part))
     }
 
@@ -216,16 +218,23 @@ def test_every_hook_is_implemented_by_something_that_ships(hook: str) -> None:
 
 
 def test_every_check_is_called_and_explained() -> None:
+    checks = {
+        *(*preflight.CHECKS, *preflight.SUBMISSION_CHECKS),
+        *(*cluster.PARTITION_CHECKS, *names.CHECKS, partitions.partitions_are_there),
+    }
+    parts = {inspect.getmodule(check) for check in checks}
     functions = {
-        name
-        for name, function in vars(preflight).items()
+        function
+        for part in parts
+        for name, function in vars(part).items()
         if inspect.isfunction(function)
-        and function.__module__ == preflight.__name__
-        and not name.startswith(("medarc_", "_"))
+        and inspect.getmodule(function) is part
+        and not name.startswith("_")
+        and function.__annotations__["return"] == "Iterator[Problem]"
     }
 
-    assert functions == {check.__name__ for check in preflight.CHECKS}
-    assert all(check.__doc__ for check in preflight.CHECKS)
+    assert functions == checks
+    assert all(check.__doc__ for check in checks)
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:

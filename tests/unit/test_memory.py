@@ -523,7 +523,7 @@ def planned(resolved: Resolved, values: dict[str, Any] | None = None) -> JobPlan
     fields = {
         name: getattr(resolved, name) for name in ("gpus", "model", "memory_share", "document", "memory")
     }
-    return make_plan(resolved.run_dir, values, **fields)
+    return replace(make_plan(resolved.run_dir, values, **fields), preflight=False)
 
 
 def test_a_run_that_shares_no_gpu_has_no_memory_plan(work: Path) -> None:

@@ -117,3 +117,11 @@ def test_a_warning_at_the_start_is_refused(work: Path) -> None:
 
     assert found.fatal
     assert "--signal-time 250" in found.message
+
+
+def test_without_preflight_only_the_plan_is_looked_at(work: Path) -> None:
+    wandb = {"document": {"monitors": {"wandb": {}}}, "wandb": True}
+    plan = make_plan(work / "a", {"env": ["MISSING"]}, **wandb)
+
+    assert [found.check for found in problems(plan)] == ["environment", "W&B"]
+    assert [found.check for found in problems(replace(plan, preflight=False))] == ["environment"]

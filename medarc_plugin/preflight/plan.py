@@ -1,16 +1,15 @@
-"""What is looked at before anything is written: small functions, and the tuple `CHECKS`."""
+"""Whether a plan holds together, and this machine can write it."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from medarc_plugin import hookimpl
 from medarc_plugin.models import Problem
 from medarc_plugin.options import time_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from medarc_plugin.models import JobPlan
 
@@ -161,10 +160,4 @@ CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
     checkpoints_come_in_time,
     config_is_checked,
 )
-"""All built-in checks, in the order in which they are shown."""
-
-
-@hookimpl
-def medarc_preflight(plan: JobPlan) -> Iterable[Problem]:
-    """Run every check."""
-    return [problem for check in CHECKS for problem in check(plan)]
+"""What is looked at whether or not the run is submitted."""
