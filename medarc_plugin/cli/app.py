@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import again, arguments, entrypoints, output, reading, seeing, steering
+from medarc_plugin.cli import again, arguments, entrypoints, output, reading, seeing, steering, why
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ for _name in ENTRYPOINTS:
     _listed(_name)
 
 
-for _commands in (seeing, reading, steering, again):
+for _commands in (seeing, reading, steering, again, why):
     _commands.register(app)
 
 
