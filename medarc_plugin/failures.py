@@ -52,7 +52,7 @@ class KnownFailure:
     aside: bool = False
 
     @cached_property
-    def _expression(self) -> tuple[re.Pattern[str], ...]:
+    def _expressions(self) -> tuple[re.Pattern[str], ...]:
         return tuple(map(re.compile, self.patterns))
 
     def find(self, text: str, component: str) -> re.Match[str] | None:
@@ -64,7 +64,7 @@ class KnownFailure:
         """
         if self.components and component and component not in self.components:
             return None
-        return next(filter(None, (each.search(text) for each in self._expression)), None)
+        return next(filter(None, (each.search(text) for each in self._expressions)), None)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ KNOWN: tuple[KnownFailure, ...] = (
         name="cuda-out-of-memory-trainer",
         title="CUDA out of memory in the trainer",
         cause="Model, optimizer and activations of a step do not fit into the GPU's memory.",
-        way="Less at once: a smaller seq_len, or --trainer.model.ac (for SFT --model.ac) and "
-        "--trainer.model.optim-cpu-offload; more GPUs with --train-gpus (--gpus for SFT); a larger "
-        "--gpu-type. On a shared GPU also a smaller --inference.vllm.gpu-memory-utilization",
+        way="Less at once: a smaller --seq-len (for SFT --data.seq-len), or --trainer.model.ac (for SFT "
+        "--model.ac) and --trainer.model.optim-cpu-offload; more GPUs with --train-gpus (--gpus for "
+        "SFT); a larger --gpu-type. On a shared GPU also a smaller "
+        "--inference.vllm.gpu-memory-utilization",
         patterns=(r"CUDA out of memory\. Tried to allocate", r"CUDA error: out of memory"),
         components=(TRAINER,),
     ),
@@ -246,8 +247,7 @@ KNOWN: tuple[KnownFailure, ...] = (
         name="chat-template-missing",
         title="The tokenizer has no chat template",
         cause="A base model's tokenizer has none, and chats cannot be written without.",
-        way="An instruction-tuned model, or a template: --tokenizer.chat-template FILE (for RL "
-        "--model.chat-template or the trainer's tokenizer table), and for vLLM "
+        way="An instruction-tuned model, or a template: --tokenizer.chat-template FILE, and for vLLM "
         "--inference.vllm.chat-template FILE",
         patterns=(
             r"tokenizer\.chat_template is not set",
@@ -399,8 +399,8 @@ KNOWN: tuple[KnownFailure, ...] = (
         title="The kernel was not built for this GPU",
         cause="FlashAttention or another compiled package has no code for the architecture of this node's "
         "GPUs.",
-        way="--trainer.model.attn flash_attention_2 or sdpa (for SFT --model.attn), another --gpu-type, "
-        "or a build of the package for this one",
+        way="--trainer.model.attn flash_attention_2 (for SFT --model.attn), another --gpu-type, or a "
+        "build of the package for this one",
         patterns=(
             r"no kernel image is available for execution on the device",
             r"FlashAttention only supports .* GPUs or newer",

@@ -197,7 +197,10 @@ def _tell_priority(told: _Told, waiting: Waiting, reason: str) -> None:
     before = waiting.before
     if before:
         named = [f"{each.job_id} ({each.user})" for each in before]
-        told.lines.append(f"{counted(len(before), 'job')} with a higher priority wait there: {listed(named)}")
+        wait = "waits" if len(before) == 1 else "wait"
+        told.lines.append(
+            f"{counted(len(before), 'job')} with a higher priority {wait} there: {listed(named)}"
+        )
     if waiting.detail is not None and waiting.detail.nice > 0:
         told.hints.append(f"it lowers its own priority by --nice {waiting.detail.nice}")
 

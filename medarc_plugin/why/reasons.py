@@ -282,10 +282,12 @@ def limit_of(reason: str) -> Limit | None:
 def _of_limit(limit: Limit) -> Meaning:
     whose = "its QoS" if limit.qos else "its account or user"
     what, scope = _NAMES.get(limit.resource, limit.resource), _SCOPES[limit.scope]
+    if limit.resource in {"jobs", "submit"}:
+        scope = scope.replace("'s jobs together", "").replace("all its jobs together", "all its users")
     if limit.minimum:
         return Meaning(REFUSED, f"{whose} demands more {what} of a job than it asks for", "another --qos")
     if limit.spent:
-        words = f"{whose} has used up its share of {what}-minutes for {scope}"
+        words = f"{whose} limits the time in {what} of {scope}, and that is used up"
         return Meaning(LIMIT, words, "wait until it is renewed, or another --account or --qos")
     words = f"{whose} limits the {what} of {scope}"
     if limit.scope in {"job", "node"}:
