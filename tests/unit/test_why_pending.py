@@ -66,10 +66,10 @@ def waiting(work, slurm, monkeypatch):
         detail = JobDetail("17", "PENDING", reason, **{**request, **wish})
         known = {"settings": Settings(), "partitions": (Partition("gpu", default=True),)}
         cluster = ClusterFacts("ada", **{**known, "nodes": None if nodes is None else tuple(nodes), **facts})
-        monkeypatch.setattr(clusters, "ask", lambda at: cluster)
+        monkeypatch.setattr(clusters, "ask", lambda _: cluster)
         details = {"17": detail}
         details |= {job_id: each for job_id, each in (others or {}).items() if isinstance(each, JobDetail)}
-        monkeypatch.setattr(jobs, "detail", lambda at, job_id: details.get(job_id))
+        monkeypatch.setattr(jobs, "detail", lambda _, job_id: details.get(job_id))
         own = {"state": "PENDING", "reason": reason, "comment": MARK, "start": start, "priority": "100"}
         running = {job_id: each for job_id, each in (others or {}).items() if isinstance(each, dict)}
         slurm.set(jobs={"17": own, **running})
