@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import medarc_plugin
 from medarc_plugin import job
 from medarc_plugin.host import fields
+from medarc_plugin.job import formats
 from medarc_plugin.job.formats import Format, form_of
 from medarc_plugin.job.hub import hub_home
 from medarc_plugin.job.memory import MemoryShareError, share_for
@@ -33,8 +34,9 @@ from medarc_plugin.models import (
 from medarc_plugin.options import megabytes, time_seconds, warning_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from medarc_plugin.job.failures import Failure
     from medarc_plugin.options import SlurmOptions
 
 LAUNCH_FORMAT = 2
@@ -246,6 +248,33 @@ def job_code() -> Path:
 def log_format(shape: str) -> Format:
     """What is known of the logs and metrics of a prime-rl, by the name of its shape."""
     return form_of(shape)
+
+
+def read_log_line(text: str) -> formats.Line:
+    """Take a line of a log apart, whichever of prime-rl's programs wrote it."""
+    return formats.read_line(text)
+
+
+def first_failure(run_dir: Path, shape: str, lines: Iterable[str]) -> Failure | None:
+    """Find the component that failed first, as the job itself finds it.
+
+    Args:
+        run_dir: The run directory; its newest launch's logs are looked at.
+        shape: Name of the prime-rl's shape.
+        lines: What prime-rl's launcher printed.
+    """
+    from medarc_plugin.job import failures
+
+    form = form_of(shape)
+    said = next(filter(None, (failures.read_line(line, form) for line in lines)), None)
+    return None if said is None else failures.describe(run_dir, *said, form)
+
+
+def who_waits(run_dir: Path, shape: str) -> str:
+    """Say which component of a run waits for which, as far as the newest launch's logs tell."""
+    from medarc_plugin.job import idle
+
+    return idle.who_waits(run_dir, form_of(shape))
 
 
 def job_command(plan: JobPlan) -> tuple[str, ...]:

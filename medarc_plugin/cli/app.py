@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import again, entrypoints, output, reading, seeing, steering
+from medarc_plugin.cli import again, entrypoints, output, reading, seeing, steering, why
 from medarc_plugin.cli.completion import completion
 from medarc_plugin.cli.doctor import doctor
 from medarc_plugin.cli.init import init
@@ -93,7 +93,7 @@ for _name in ENTRYPOINTS:
     _listed(_name)
 
 
-for _commands in (seeing, reading, steering, again):
+for _commands in (seeing, reading, steering, again, why):
     _commands.register(app)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 RECORD, FIELD = "\x1e", "\x1f"
 
 QUEUE = ("%A", "%T", "%r", "%S", "%e", "%N", "%P", "%V", "%o", "%k")
+HOLDERS = ("%A", "%u", "%T", "%S", "%e", "%b", "%C", "%N", "%Q")
+ENDING = "JobIDRaw,State,ExitCode"
 HISTORY = "JobIDRaw,State,ExitCode,Start,End,NodeList,Partition,Submit,JobName,Comment"
 
 UNREACHABLE = "Unable to contact slurm controller (connect failure)"
@@ -185,8 +187,9 @@ def scontrol(folder, state, arguments):
 
 def sacct(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    if arguments[-2:] == ["-o", HISTORY]:
-        head, columns = [*where, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j"], history
+    if arguments[-2:] in (["-o", HISTORY], ["-o", ENDING]):
+        head = [*where, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j"]
+        columns = history if arguments[-1] == HISTORY else ending
     else:
         head, columns = [*where, "-n", "-X", "-P", "-j"], None
     if arguments[: len(head)] != head or len(arguments) != len(head) + 3:
@@ -200,7 +203,11 @@ def sacct(folder, state, arguments):
         if columns is None:
             print(row)
         elif history(row)[0] in asked:
-            print(FIELD.join(history(row)))
+            print(FIELD.join(columns(row)))
+
+
+def ending(row):
+    return history(row)[:3]
 
 
 def history(row):
@@ -233,6 +240,9 @@ def sacctmgr(folder, state, arguments):
 def squeue(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
     everything = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", RECORD + FIELD.join(QUEUE)]
+    if arguments[-2:] == ["-o", RECORD + FIELD.join(HOLDERS)]:
+        holders(folder, state, arguments[len(where) : -2])
+        return
     if arguments not in ([*where, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"], everything):
         refuse(folder, "squeue", arguments)
     if not state["up"]:
@@ -242,6 +252,21 @@ def squeue(folder, state, arguments):
             print(RECORD + FIELD.join(queued(job_id, job)))
         elif job["state"] in {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}:
             print(f"{job_id}|{job['state']}|{job.get('comment') or '(null)'}")
+
+
+def holders(folder, state, arguments):
+    """The jobs that run on nodes, wait in partitions, or run for a user."""
+    head, which, asked = arguments[:4], arguments[4], arguments[5]
+    states = {"RUNNING,SUSPENDED,COMPLETING,CONFIGURING,STOPPED": "RUNNING", "PENDING": "PENDING"}
+    if head[:3] != ["-h", "-a", "-t"] or head[3] not in states or len(arguments) != 6:
+        refuse(folder, "squeue", arguments)
+    column = {"-w": "node", "-p": "partition", "-u": "user"}[which]
+    for job_id, job in state["jobs"].items():
+        known = {"user": "user", "start": "N/A", "end": "N/A", "gres": "gres/gpu:1", "cpus": "8", "node": ""}
+        known |= {"priority": "4294901759", "partition": "gpu", **job}
+        if job["state"] == states[head[3]] and (which == "-u" or known[column] in asked.split(",")):
+            names = ("user", "state", "start", "end", "gres", "cpus", "node", "priority")
+            print(RECORD + FIELD.join([job_id, *(known[name] for name in names)]))
 
 
 def queued(job_id, job):

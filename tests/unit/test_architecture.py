@@ -21,7 +21,7 @@ ROOT = Path(medarc_plugin.__file__).parent
 
 LAYERS = (
     {"cli"},
-    {"steering", "doctor"},
+    {"steering", "doctor", "why"},
     {"logs"},
     {"watching"},
     {"standing", "difference"},
@@ -30,7 +30,7 @@ LAYERS = (
     {"plugins"},
     {"backends", "preflight", "sandbox", "profile_files"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
-    {"options", "hookspecs", "process", "project", "tails"},
+    {"options", "hookspecs", "process", "project", "tails", "failures"},
     {"models", "errors", "signals"},
 )
 """From the top down; a module may import what stands below it, and its own package."""

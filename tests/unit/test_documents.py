@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from medarc_plugin import hookspecs
+from medarc_plugin import failures, hookspecs
 from medarc_plugin.cli import arguments
 from medarc_plugin.options import GROUPS, OWNED_SBATCH_OPTIONS, SlurmOptions, choices, flag, knobs
 
@@ -72,7 +72,18 @@ def refused_table():
     return "\n".join(lines)
 
 
+def failures_table():
+    """Give every known failure with whose words it is found in, its cause and the way out."""
+    lines = ["| name | what happened | cause | way out |", "|---|---|---|---|"]
+    for failure in failures.KNOWN:
+        found = failures.Found(failure)
+        cells = (f"`{failure.name}`", failure.title, found.cause, found.way)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 def tables():
+    yield ROOT / "docs" / "why.md", "known failures", failures_table()
     yield ROOT / "README.md", "options", short_table()
     for group in GROUPS:
         yield ROOT / "docs" / "options.md", group, long_table(group)
