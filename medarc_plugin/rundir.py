@@ -255,12 +255,13 @@ def write(files: Iterable[TextFile]) -> None:
             ) from None
 
 
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+def write_whole(path: Path, text: str | bytes, mode: int = 0o644) -> None:
     """Write a file so that nobody ever sees half of it."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(mode & ~umask)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import arguments, entrypoints, output
+from medarc_plugin.cli import arguments, entrypoints, output, report
 from medarc_plugin.models import ENTRYPOINTS, Entrypoint
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ sandbox_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(sandbox_app, name="sandbox")
+report.register(app)
 
 Directory = Annotated[Path, typer.Option("--dir", "-D", metavar="DIR", help="The sandbox's folder.")]
 IN_HERE = Path(".slurm-sandbox")
