@@ -361,6 +361,10 @@ class _Collected:
     def __init__(self, form: Format) -> None:
         self._form = form
         keys = form.metrics
+        told = (keys.loss, keys.validation_loss, keys.throughput, keys.peak_memory, keys.step_seconds)
+        marks = [re.escape(json.dumps(key)) for key in told]
+        # Most rows of a run say nothing of these, and are not worth being read.
+        self._speaks = re.compile("|".join([*marks, '"(?:train|eval)/']).encode()).search
         self.reward = Series("reward")
         self.loss = Series("loss")
         self.validation_loss = Series("validation loss")
@@ -381,7 +385,7 @@ class _Collected:
         paths = [path for path in _metrics_files(run, config, self._form) if path.is_file()]
         for path in paths:
             try:
-                for row in rows(path):
+                for row in rows(path, self._speaks):
                     self._take_row(row)
             except OSError as error:
                 trouble.append(f"{path} cannot be read: {error.strerror}")
@@ -480,7 +484,7 @@ def _messages(path: Path) -> Iterator[str]:
 # Rows
 
 
-def rows(path: Path, wanted: Callable[[bytes], bool] | None = None) -> Iterator[dict[str, Any]]:
+def rows(path: Path, wanted: Callable[[bytes], object] | None = None) -> Iterator[dict[str, Any]]:
     """Read a file of JSON lines one by one, as far as they are whole.
 
     Args:
@@ -520,11 +524,14 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 def number(value: object) -> float | None:
     """Take a number, also what JSON calls NaN or infinity; `None` for anything else."""
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    with contextlib.suppress(OverflowError):
+    try:
         return float(value)
-    return math.inf
+    except OverflowError:
+        return math.inf
 
 
 def whole_number(value: object) -> int | None:

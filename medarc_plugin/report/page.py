@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ from medarc_plugin.report.pictures import WIDTH, draw
 from medarc_plugin.report.scales import figure, moment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from medarc_plugin.report.history import Attempt, History, Series
     from medarc_plugin.report.pictures import Picture
 
@@ -57,7 +56,9 @@ def page(history: History) -> str:
             "pictures": pictures,
             "timeline": timeline(history),
             "why_no_curves": "" if history.source else _why_no_curves(history),
-            "attempts": _newest_first([_attempt_row(attempt) for attempt in history.attempts], MOST_SHOWN),
+            "attempts": _newest_first(
+                [_attempt_row(attempt, history.at) for attempt in history.attempts], MOST_SHOWN
+            ),
             "evals": [_eval_row(name, series) for name, series in history.evals.items() if len(series)],
             "evaluations": _evaluations(history),
             "command": _shown(history.provenance.get("command")),
@@ -153,31 +154,33 @@ def _subtitle(history: History) -> str:
 
 def facts(history: History) -> list[tuple[str, str]]:
     """The figures that a reader looks for first."""
-    whole = history.step_seconds.whole
+    held = history.last_attempt.gpus if history.last_attempt else _planned_gpus(history)
     found = [
-        ("step", "-" if history.step is None else _of(history.step, history.max_steps)),
-        ("reward, last", figure(history.reward.last) if len(history.reward) else ""),
-        ("loss, last", figure(history.loss.last) if len(history.loss) else ""),
-        (
-            "validation loss, last",
-            figure(history.validation_loss.last) if len(history.validation_loss) else "",
-        ),
-        ("time of a step, median", figure(statistics.median(whole.values), "s") if len(whole) else ""),
-        ("throughput, median", figure(statistics.median(history.throughput.values), "tokens/s"))
-        if len(history.throughput)
-        else ("", ""),
         ("GPU hours", f"{history.gpu_hours:.2f}"),
         ("attempts", str(len(history.attempts))),
-        ("GPUs", str(history.last_attempt.gpus if history.last_attempt else _planned_gpus(history))),
+        ("GPUs", str(held)),
         ("time of all attempts", duration(sum(attempt.seconds or 0.0 for attempt in history.attempts))),
     ]
-    if history.run.entrypoint == "inference":
-        found = found[6:]
-    return [(name, value) for name, value in found if value]
+    return found if history.run.entrypoint == "inference" else [*_training_facts(history), *found]
 
 
-def _of(step: int, most: int | None) -> str:
-    return f"{step}" if most is None else f"{step} of {most}"
+def _training_facts(history: History) -> list[tuple[str, str]]:
+    step, most = history.step, history.max_steps
+    found = [("step", "-" if step is None else f"{step}" if most is None else f"{step} of {most}")]
+    for name, series in (
+        ("reward, last", history.reward),
+        ("loss, last", history.loss),
+        ("validation loss, last", history.validation_loss),
+    ):
+        if len(series):
+            found.append((name, figure(series.last)))
+    for name, series in (
+        ("time of a step, median", history.step_seconds.whole),
+        ("throughput, median", history.throughput),
+    ):
+        if len(series):
+            found.append((name, figure(statistics.median(series.values), series.unit)))
+    return found
 
 
 def _planned_gpus(history: History) -> int:
@@ -213,9 +216,11 @@ MOST_SHOWN, MOST_LAUNCHES = 12, 3
 """Attempts that are shown without being asked for, and of how many the commands."""
 
 
-def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+def _attempt_row(attempt: Attempt, now: float) -> dict[str, Any]:
     record = attempt.record
-    steps = record.get("steps")
+    steps, resumed, checkpoint = (record.get(name) for name in ("steps", "resumed_from", "checkpoint"))
+    began = "-" if steps is None else "the beginning"
+    without_reason = "" if attempt.over else "runs" if attempt.is_alive(now) else "its end was not recorded"
     return {
         "number": attempt.number,
         "job": record.get("job_id") or "-",
@@ -224,12 +229,10 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
         "began": moment(attempt.started),
         "lasted": "-" if attempt.seconds is None else duration(attempt.seconds),
         "gpu_hours": f"{attempt.gpu_hours:.2f}",
-        "steps": "-" if steps is None else f"{steps}" + (f", to step {record.get('step')}" if steps else ""),
-        "resumed_from": "the beginning"
-        if record.get("resumed_from") is None
-        else f"step {record['resumed_from']}",
-        "checkpoint": "-" if record.get("checkpoint") is None else f"step {record['checkpoint']}",
-        "reason": attempt.reason or ("" if attempt.over else "not recorded yet"),
+        "steps": "-" if steps is None else f"{steps}, to step {record.get('step')}" if steps else "0",
+        "resumed_from": began if resumed is None else f"step {resumed}",
+        "checkpoint": "-" if checkpoint is None else f"step {checkpoint}",
+        "reason": attempt.reason or without_reason,
         "why": _why(attempt),
     }
 
@@ -362,5 +365,5 @@ def png(svg: str) -> bytes:
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2, font_files=[str(FONT)], font_family=FONT_NAME))
 
 
-FONT, FONT_NAME = render.TEMPLATES / "report-font.ttf", "DejaVu Sans"
+FONT, FONT_NAME = Path(__file__).with_name("font.ttf"), "DejaVu Sans"
 """Login nodes seldom have fonts."""
