@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from medarc_plugin import plugins, profiles, redaction, render, rundir
+from medarc_plugin import plugins, profile_files, profiles, redaction, render, rundir
 from medarc_plugin.backends import planning
 from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
@@ -132,7 +132,9 @@ def _attempted(step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | 
 def _settled(request: Request, loaded: plugins.Plugins) -> Begun:
     backend = loaded.backend(request.backend)
     read = merge.fingerprints(request.arguments)
-    settled = settle_values(request.arguments, request.options, rehearse=request.rehearse)
+    settled = settle_values(
+        request.arguments, request.options, profile=request.profile, rehearse=request.rehearse
+    )
     return Begun(backend, settled, find_host(request, settled), read)
 
 
@@ -204,13 +206,18 @@ warning for a run's end would come at its start."""
 
 
 def settle_values(
-    arguments: tuple[str, ...], options: Mapping[str, Any], *, rehearse: bool = False
+    arguments: tuple[str, ...],
+    options: Mapping[str, Any],
+    *,
+    profile: str | None = None,
+    rehearse: bool = False,
 ) -> Settled:
-    """Find out which option values hold: command line, then `[slurm]`, then `SBATCH_*`.
+    """Find out which option values hold: command line, then `[slurm]`, then profiles, then `SBATCH_*`.
 
     Args:
         arguments: What is prime-rl's on the command line; its `@ FILE`s may have a `[slurm]` table.
         options: Values from the command line by field name.
+        profile: The profiles' section that `--profile` names.
         rehearse: The job launches nothing.
 
     Raises:
@@ -222,6 +229,7 @@ def settle_values(
             profiles.Layer(profiles.COMMAND_LINE, options),
             profiles.Layer("--rehearse", REHEARSAL if rehearse else {}),
             profiles.table_layer(document.get("slurm")),
+            *profile_files.layers(profile),
             profiles.environment_layer(os.environ),
         ]
     )
@@ -233,7 +241,10 @@ def find_host(request: Request, settled: Settled) -> Host | None:
     Raises:
         HostNotFoundError: There is none, and the run is to be submitted for real.
     """
-    host = locate.locate(settled.options.prime_rl_dir, source=settled.sources["prime_rl_dir"])
+    named, source = settled.options.prime_rl_dir, settled.sources["prime_rl_dir"]
+    if profile_files.is_source(source) and os.environ.get("PRIME_RL_DIR"):
+        named = None  # said for this shell, which is nearer than a file
+    host = locate.locate(named, source=source)
     may_do_without = request.dry_run or request.rehearse or not request.check
     return host if may_do_without else locate.require(host)
 

@@ -53,6 +53,7 @@ class Request:
         sandbox: Folder of the private SLURM to use, if any.
         command: The command line as typed, for the record.
         cache: Whether a config that prime-rl has resolved before may be used again (`--no-cache`).
+        profile: The section of the profiles that `--profile` names.
     """
 
     entrypoint: Entrypoint
@@ -69,6 +70,7 @@ class Request:
     sandbox: Path | None = None
     command: tuple[str, ...] = ()
     cache: bool = True
+    profile: str | None = None
 
 
 @dataclass(frozen=True)

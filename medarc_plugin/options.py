@@ -536,6 +536,11 @@ def is_switch(name: str) -> bool:
     return knobs()[name].metavar is None
 
 
+def is_path(name: str) -> bool:
+    """Whether a field is the path of a file or folder."""
+    return knobs()[name].metavar in {"DIR", "FILE"}
+
+
 def choices(name: str) -> tuple[str, ...]:
     """Return the values that a field is limited to, or nothing."""
     annotation = SlurmOptions.model_fields[name].annotation

@@ -1,8 +1,8 @@
 """Where option values come from, and which wins.
 
-Command line > the run's `[slurm]` table > SLURM's own `SBATCH_*` variables > built-in. A layer is a
-named mapping; the one that comes first wins, value by value. Profiles of a project and of a user will
-be two more layers between `[slurm]` and `SBATCH_*`.
+Command line > the run's `[slurm]` table > profiles (`profile_files`: of the project, the user, the site) >
+SLURM's own `SBATCH_*` variables > built-in. A layer is a named mapping; the one that comes first wins, value
+by value.
 """
 
 from __future__ import annotations

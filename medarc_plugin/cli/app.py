@@ -106,7 +106,7 @@ def options(context: typer.Context) -> None:
     parsed = arguments.parse(context.args)
     given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
     entrypoints.warn_of_near_misses(parsed.passed)
-    settled = launch.settle_values(tuple(given), parsed.options)
+    settled = launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("option", "value", "source"):
         table.add_column(heading, overflow="fold")

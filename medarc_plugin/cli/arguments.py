@@ -27,6 +27,7 @@ VALUE_FLAGS = {
         "DIR",
         "The run directory. Unset: output_dir and run.name of the config. {stem}: the name of CONFIG.",
     ),
+    "--profile": ("NAME", "Section of medarc.toml to take options from. Unset: MEDARC_PROFILE."),
     "--gpus": ("N", "GPUs of an SFT or inference run."),
     "--train-gpus": ("N", "GPUs of the trainer."),
     "--infer-gpus": ("N", "GPUs of vLLM."),
@@ -235,6 +236,7 @@ def _request(
         check="--no-check" not in parsed.switches,
         rehearse="--rehearse" in parsed.switches,
         cache="--no-cache" not in parsed.switches,
+        profile=parsed.launch.get("--profile"),
         sandbox=Path(parsed.sandbox) if parsed.sandbox is not None else None,
     )
 
@@ -354,7 +356,8 @@ def help_text(usage: str, summary: str) -> str:
         lines += [line for title, left, text in rows if title == group for line in _row(left, text)]
     lines += [
         "",
-        "Every option of the last four groups is also --slurm.NAME, and a key of [slurm] in the config.",
+        "Every option of the last four groups is also --slurm.NAME, and a key of [slurm] in the config",
+        "and in medarc.toml.",
         "Anything else is prime-rl's and reaches it as typed: @ FILE, --max-steps 5,",
         "--trainer.optim.lr 1e-6, and all that follows `--`.",
     ]

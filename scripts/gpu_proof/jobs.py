@@ -146,6 +146,16 @@ def last_words(run_dir: Path) -> str:
     return told[-1] if told else "it printed nothing"
 
 
+def checks(run_dir: Path) -> list[str]:
+    """What the checks of a job said, a line each, without the job's mark."""
+    lines = [
+        line
+        for log in sorted(run_dir.glob("job_*.log"))
+        for line in log.read_text(encoding="utf-8").splitlines()
+    ]
+    return [line.removeprefix("medarc | ") for line in lines if line.startswith("medarc | [")]
+
+
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run's attempts."""
     file = run_dir / "configs" / "launch" / "attempts.jsonl"

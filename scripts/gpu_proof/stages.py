@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SFT = "tiny-sft"
 ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
+REHEARSAL = "rehearsal"
 BY_HAND, FIXED_PORTS = "by-hand", ("fixed-ports-1", "fixed-ports-2")
 PACE, PACE_PLUGIN, PACE_BY_HAND = "pace", "pace-plugin", "pace-by-hand"
 
@@ -95,6 +96,20 @@ def rl_one(place: Place) -> dict[str, Any]:
     (place.work / f"{ONE}.json").unlink()
     jobs.follow_to_success(place, job)
     return told(place, job)
+
+
+def rehearsal(place: Place) -> dict[str, Any]:
+    """Every check up to the launch of RL on one GPU, and no launch."""
+    job = jobs.submit(place, REHEARSAL, "rl", rl_arguments("--single-gpu", "--rehearse"), REHEARSAL)
+    jobs.follow_to_success(place, job)
+    checks = jobs.checks(job.run_dir)
+    return {
+        "checks": {
+            word: sum(line.startswith(f"[{word}]") for line in checks) for word in (" ok ", "FAIL", "skip")
+        },
+        "skipped": [line for line in checks if line.startswith("[skip]")],
+        "said": jobs.last_words(job.run_dir),
+    }
 
 
 def rl_two(place: Place) -> dict[str, Any]:
@@ -186,19 +201,20 @@ def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], d
 
 def by_hand(place: Place) -> dict[str, Any]:
     """prime-rl's own `rl`, the one-GPU run's config with prime-rl's own ports, nothing compiled before."""
-    job = submit_by_hand(place, BY_HAND, SHORT)
+    job = submit_by_hand(place, BY_HAND, steps=SHORT)
     return told_by_hand(place, job)
 
 
 def pace(place: Place) -> dict[str, Any]:
-    """The plugin's run and prime-rl's own at the same time, a GPU each, with what was compiled before.
+    """The plugin's run and prime-rl's own at the same time, a GPU each.
 
     Side by side, so that both have the same machine: a step waits for answers, which are made by processes on
     all of its CPUs.
     """
-    theirs = submit_by_hand(place, PACE_BY_HAND, PACED)
     shape = ("--single-gpu", "--max-steps", str(PACED))
     ours = jobs.submit(place, PACE, "rl", rl_arguments(*shape), PACE_PLUGIN)
+    wait_for_launch(place, ours)
+    theirs = submit_by_hand(place, PACE_BY_HAND, like=PACE_PLUGIN)
     try:
         jobs.follow_to_success(place, ours)
     except StageError:
@@ -209,6 +225,14 @@ def pace(place: Place) -> dict[str, Any]:
     return found | {
         f"ratio_of_{key}s": round(seconds[0][key] / seconds[1][key], 3) for key in ("median", "sum")
     }
+
+
+def wait_for_launch(place: Place, job: jobs.Job) -> None:
+    """Wait until a run's first attempt has written what it launches with."""
+    while not (job.run_dir / "configs" / "attempts" / "1" / "launched.json").exists():
+        if jobs.is_over(job):
+            raise StageError(f"it ended before its launch: {jobs.last_words(job.run_dir)}")
+        place.pause()
 
 
 def told_by_hand(place: Place, job: jobs.Job) -> dict[str, Any]:
@@ -261,15 +285,16 @@ def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | N
     return moments.timeline(logs, jobs.started_at(job))
 
 
-def submit_by_hand(place: Place, name: str, steps: int | None = None) -> jobs.Job:
+def submit_by_hand(place: Place, name: str, like: str = ONE, steps: int | None = None) -> jobs.Job:
     """Write and submit what a person would, for one GPU that both components share.
 
     Args:
         place: The proof.
         name: The run's name.
-        steps: Steps to make; as many as the one-GPU run unless given.
+        like: The run whose config it gets.
+        steps: Steps to make; as many as that run unless given.
     """
-    configs = place.run_dir(ONE) / "configs"
+    configs = place.run_dir(like) / "configs"
     config = read_json(configs / "rl.json")
     served = read_json(configs / "attempts" / "1" / "inference.json")
     config["inference"]["vllm"]["gpu_memory_utilization"] = served["vllm"]["gpu_memory_utilization"]
@@ -279,8 +304,8 @@ def submit_by_hand(place: Place, name: str, steps: int | None = None) -> jobs.Jo
     file = place.work / "by-hand" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     # The resolved config names its run directory in every component's part.
-    text = json.dumps(config, indent=2).replace(str(place.run_dir(ONE)), str(place.run_dir(name)))
-    file.write_text(text.replace(f'"{ONE}"', f'"{name}"'), encoding="utf-8")
+    text = json.dumps(config, indent=2).replace(str(place.run_dir(like)), str(place.run_dir(name)))
+    file.write_text(text.replace(f'"{like}"', f'"{name}"'), encoding="utf-8")
     command = [str(place.python.with_name("rl")), "@", str(file)]
     script = [
         "#!/bin/bash",
@@ -334,12 +359,12 @@ def weights_of(run: str) -> Callable[[Place], Path]:
 
 STAGES = (
     Stage("tiny", "model and data are made", make_tiny, seconds=30),
-    Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=90),
-    Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 80),
-    Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=280),
-    Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=430),
-    Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 80),
-    Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 80),
+    Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=150),
+    Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 120),
+    Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
+    Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
+    Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
+    Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
     Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=180),
     Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 30),
     Stage(
@@ -348,11 +373,12 @@ STAGES = (
         evaluation(REQUEUED, weights_of(REQUEUED)),
         (REQUEUED,),
         gpus=1,
-        seconds=80,
+        seconds=120,
     ),
-    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=230),
-    Stage(PACE, "the plugin's rl and prime-rl's own, side by side", pace, (ONE,), gpus=2, seconds=220),
-    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 80),
+    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
+    Stage(PACE, "the plugin's rl and prime-rl's own, side by side", pace, (SFT,), gpus=2, seconds=290),
+    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
+    Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )
 """In the order in which they are begun when time and GPUs allow."""

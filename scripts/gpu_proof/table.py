@@ -115,7 +115,7 @@ def others(found: dict[str, Any]) -> str:
             )
         if told and told.get("attempts"):
             lines.append(f"- {name}: attempts {told['attempts']}")
-    shown = [(name, found[name]) for name in ("fixed-ports", "weights") if found.get(name)]
+    shown = [(name, found[name]) for name in ("fixed-ports", "weights", stages.REHEARSAL) if found.get(name)]
     lines += [f"- {name}: { {key: it[key] for key in it if key != 'answers'} }" for name, it in shown]
     return "\n".join([*lines, ""])
 

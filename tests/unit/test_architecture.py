@@ -23,7 +23,7 @@ LAYERS = (
     {"report"},
     {"launch", "export", "runs"},
     {"plugins"},
-    {"backends", "preflight", "sandbox"},
+    {"backends", "preflight", "sandbox", "profile_files"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
     {"options", "hookspecs", "process", "project", "redaction"},
     {"models", "errors"},

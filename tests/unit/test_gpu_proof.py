@@ -213,7 +213,7 @@ def test_a_run_by_hand_may_be_cut_short_in_every_part(place, monkeypatch):
     (configs / "attempts" / "1" / "inference.json").write_text(json.dumps({"vllm": vllm}))
     monkeypatch.setattr(jobs, "submit_by_hand", lambda *arguments: arguments)
 
-    _, _, script, _ = stages.submit_by_hand(place, "pace-by-hand", 25)
+    _, _, script, _ = stages.submit_by_hand(place, "pace-by-hand", steps=25)
 
     written = json.loads((place.work / "by-hand" / "pace-by-hand.json").read_text())
     assert [written["max_steps"], *(written[part]["max_steps"] for part in ("trainer", "orchestrator"))] == [
@@ -222,3 +222,11 @@ def test_a_run_by_hand_may_be_cut_short_in_every_part(place, monkeypatch):
     assert written["inference"]["vllm"] == vllm
     assert written["at"] == str(place.run_dir("pace-by-hand"))
     assert "pace-by-hand.json" in script
+
+
+def test_the_checks_of_a_job_are_read_from_its_log(tmp_path):
+    (tmp_path / "job_7.log").write_text(
+        "noise\nmedarc | [ ok ] GPUs: 1\nmedarc | [FAIL] prime-rl: none\nmedarc |          hint: get it\n"
+    )
+
+    assert jobs.checks(tmp_path) == ["[ ok ] GPUs: 1", "[FAIL] prime-rl: none"]
