@@ -57,7 +57,7 @@ def report(
         raise UsageError("--json writes no page: it does not go with --output, --png or --open")
     history = document.without_secrets(_read(runs.find(named)))
     if as_json:
-        output.fact(json.dumps(document.document(history), ensure_ascii=False, allow_nan=False))
+        output.fact(json.dumps(document.document(history), allow_nan=False))
         return
     path = (output_file or page.default_path(history)).absolute()
     made = page.page(history)
@@ -129,7 +129,7 @@ def plot(
         series |= {f"eval/{name}": each for name, each in history.evals.items()}
         shown = [chart for chart in charts(history) if chart.name in {"reward", "loss"}]
     if as_json:
-        output.fact(json.dumps(_plotted(run, series), ensure_ascii=False, allow_nan=False))
+        output.fact(json.dumps(_plotted(run, series), allow_nan=False))
         return
     if not shown:
         output.say(f"{run.name} has made no step yet")

@@ -58,6 +58,8 @@ ENDS = ("done", "ended")
 
 OTHER_PHASE = "c8"
 
+LOWEST_LOGARITHMIC = 1e-300
+
 MOST_ROWS = 30
 """Attempts that the timeline has room for."""
 
@@ -140,7 +142,7 @@ def _loss_chart(history: History) -> Chart:
         series = history.validation_loss
         chart.lines.append(Line("validation", series.steps, series.values, "c2"))
     values = [value for line in chart.lines for value in line.ys]
-    if values and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
+    if values and min(values) > LOWEST_LOGARITHMIC and max(values) > LOGARITHMIC_FROM * min(values):
         chart.logarithmic = True
     else:
         chart.leaves_out = 1 + len(history.attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import statistics
 from pathlib import Path
@@ -55,7 +56,7 @@ def page(history: History) -> str:
             "facts": facts(history),
             "pictures": pictures,
             "timeline": timeline(history),
-            "why_no_curves": "" if history.source else _why_no_curves(history),
+            "why_no_curves": _why_no_curves(history),
             "attempts": _newest_first(
                 [_attempt_row(attempt, history.at) for attempt in history.attempts], MOST_SHOWN
             ),
@@ -190,6 +191,9 @@ def _planned_gpus(history: History) -> int:
 
 
 def _why_no_curves(history: History) -> str:
+    """Say why there are no curves of steps; empty when there are some."""
+    if any(map(len, (history.reward, history.loss, history.step_seconds.whole, *history.evals.values()))):
+        return ""
     if history.run.entrypoint == "inference":
         return "A server makes no steps."
     if not history.attempts:
@@ -309,7 +313,8 @@ def _versions(history: History) -> list[tuple[str, str]]:
             ("submitted", run.submission.submitted_at),
             ("script", run.submission.script),
         ]
-    found += [("warning of prime-rl", warning) for warning in provenance.get("warnings") or []]
+    warnings = provenance.get("warnings")
+    found += [("warning of prime-rl", each) for each in (warnings if isinstance(warnings, list) else ())]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
 
 
@@ -342,7 +347,9 @@ def write(path: Path, content: str | bytes) -> None:
         UsageError: It cannot be written.
     """
     try:
-        rundir.write_whole(path, content)
+        # A record may hold what is no text; it is shown as a question mark.
+        data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+        rundir.write_whole(path, data)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror or error}", hint="choose another place"
@@ -362,8 +369,13 @@ def png(svg: str) -> bytes:
             "a PNG is drawn by resvg, which is not installed",
             hint="`uv sync --extra png` in a checkout, or `pip install 'medarc-plugin[png]'`",
         ) from None
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2, font_files=[str(FONT)], font_family=FONT_NAME))
+    text = _NOT_IN_XML.sub("?", svg)
+    return bytes(
+        resvg_py.svg_to_bytes(svg_string=text, zoom=2, font_files=[str(FONT)], font_family=FONT_NAME)
+    )
 
+
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 FONT, FONT_NAME = Path(__file__).with_name("font.ttf"), "DejaVu Sans"
 """Login nodes seldom have fonts."""

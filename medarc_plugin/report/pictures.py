@@ -46,6 +46,9 @@ FEW = 60
 """Values up to which each has a dot of its own."""
 
 LINE_HEIGHT = 15.0
+LARGEST = 1e300
+"""What an axis reaches to at most: beyond, there is no room to reckon with."""
+
 LONGEST_WORDS = 44
 """Letters of an entry of a legend."""
 
@@ -262,7 +265,7 @@ def reach(chart: Chart) -> tuple[float, float]:
 def bounds(chart: Chart) -> tuple[float, float]:
     """Choose what the axis of a chart that is not empty reaches from and to."""
     values = sorted(value for line in chart.lines for value in line.ys if math.isfinite(value))
-    low, high = values[0], values[-1]
+    low, high = (min(LARGEST, max(-LARGEST, value)) for value in (values[0], values[-1]))
     kept = values[: len(values) - chart.leaves_out - math.ceil(DROPPED_SHARE * len(values))]
     if chart.leaves_out and len(kept) > FEWEST_FOR_MEAN // 2 and high > FAR * kept[-1] > 0:
         high = max(value for value in values if value <= FAR * kept[-1])

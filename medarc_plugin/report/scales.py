@@ -126,7 +126,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
         return []
     most = max(map(abs, values))
     scale, letter = next(((scale, letter) for scale, letter in _LARGE if most >= 10 * scale), (1.0, ""))
-    if most > 0 and most < 1e-3:  # noqa: PLR2004 - smaller ones are shorter with an exponent
+    if 0 < most < 1e-3 or most >= 1e15:  # noqa: PLR2004 - these are shorter with an exponent
         return [f"{value:.3g}" for value in values]
     scaled = [value / scale for value in values]
     for digits in range(6):

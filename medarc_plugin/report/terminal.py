@@ -21,8 +21,8 @@ LETTERS = "\u2840\u2502\u2524\u2514\u2500\u252c"
 HEIGHT = 12
 """Rows of a plot."""
 
-NARROWEST = 24
-"""Columns that a chart takes at least."""
+NARROWEST = 12
+"""Columns of a plot at least."""
 
 ABANDONED, RAW, MEAN = "abandoned", "raw", "mean"
 """Layers of a plot, each over those before."""
@@ -70,7 +70,7 @@ class _Plot:
         self.y_values = log_ticks(low, high) if chart.logarithmic else ticks(low, high, HEIGHT // 2)
         self.y_texts = tick_texts(self.y_values)
         self.margin = max(map(len, [*self.y_texts, "    "])) + 1
-        self.columns = max(NARROWEST - self.margin, style.width - self.margin - 1)
+        self.columns = max(NARROWEST, style.width - self.margin - 1)
         self.across, self.down = (2, 4) if style.braille else (1, 1)
         first, last = reach(chart)
         self.x = Axis(first, last if last > first else first + 1, 0.0, self.columns * self.across - 1.0)

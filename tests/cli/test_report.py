@@ -148,7 +148,7 @@ def test_a_plot_is_as_wide_as_the_terminal(type_in, full, columns):
     _, out, _ = type_in("plot", "run", columns=columns)
 
     axis = max(len(line) for line in out.splitlines() if "┬" in line)
-    assert axis == pytest.approx(min(160, max(25, columns)), abs=2)
+    assert axis == pytest.approx(min(160, columns), abs=2)
 
 
 def test_a_plot_of_plain_letters_where_nothing_else_can_be_printed(cli, full):

@@ -3,17 +3,20 @@
 import json
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from standins.recorded import COMMIT, START, Recorded, full_run, real_rows
 
 from medarc_plugin import rundir
 from medarc_plugin.errors import UsageError
 from medarc_plugin.redaction import Redaction
-from medarc_plugin.report import charts, document, history, page, pictures
+from medarc_plugin.report import charts, document, history, page, pictures, terminal
 from medarc_plugin.report.pictures import Chart, Line, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -188,13 +191,19 @@ def test_the_first_step_does_not_flatten_the_others():
 
 
 @pytest.mark.parametrize(
-    "values", [[1.0], [0.0, 0.0], [-5.0] * 30, [1e300, -1e300], [1e-12, 2e-12], [math.nan, 1.0]]
+    "values",
+    [
+        *([1.0], [0.0, 0.0], [-5.0] * 30, [1e-12, 2e-12], [math.nan, 1.0]),
+        *([1e300, -1e300], [1.7e308] * 9, [-1.7e308, 1.7e308], [5e-324], [9.54e68], [1e-310, 1e-305]),
+    ],
 )
 def test_any_values_make_a_picture(values):
     picture = draw(chart_of(values))
+    lines = terminal.draw(chart_of(values), terminal.Style(60, braille=True, colour=False))
 
     assert "nan" not in str(picture)
     assert "inf" not in str(picture.paths)
+    assert max(map(len, lines)) <= 60
 
 
 def test_parts_are_stacked_up_to_the_whole(full):
@@ -382,6 +391,62 @@ def test_without_what_draws_a_png_the_way_out_is_said(full, monkeypatch):
 
 def test_a_run_without_curves_has_no_picture(made):
     assert page.picture(read(made())) is None
+
+
+def test_what_is_no_text_is_shown_as_a_question_mark(made, tmp_path):
+    pytest.importorskip("resvg_py")
+    recorded = made(name="a\0b", note="\ud800")
+    recorded.add_rows(real_rows("rl-one", 2))
+    recorded.add_rows([{"step": 1, "eval/x\udcff\x01/effective/a/reward/mean": 1.0}])
+    found = read(recorded)
+    page.write(tmp_path / "x.html", page.page(found))
+
+    assert "evaluation of x?" in (tmp_path / "x.html").read_text()
+    assert page.png(page.picture(found)).startswith(b"\x89PNG")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+FILES = {
+    "configs/rl.json": ("max_steps", "trainer", "monitors", "orchestrator"),
+    "configs/launch/launch.json": ("name", "gpus", "fields", "token"),
+    "configs/launch/provenance.json": ("command", "prime_rl", "warnings", "shape", "checked", "python"),
+    "configs/launch/state.json": ("attempt", "phase", "step", "resumed_from", "steps_this_attempt"),
+    "configs/launch/attempts.jsonl": (
+        *("job_id", "host", "gpus", "started", "ended", "exit_code", "reason", "signals", "failed"),
+        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued"),
+    ),
+    "configs/launch/gpus.jsonl": ("time", "attempt", "gpus"),
+    "configs/attempts/1/launched.json": ("command", "server_command", "environment", "working_directory"),
+    "configs/attempts/1/phases.jsonl": ("phase", "time"),
+    "configs/attempts/1/started.json": ("started", "gpus", "host"),
+    "metrics.jsonl": (
+        *("time", "loss/mean", "val/loss", "perf/throughput", "perf/peak_memory", "time/step"),
+        *("time/forward_backward", "time/wait_for_policy", "train/agg/effective/a/reward/mean"),
+    ),
+}
+FIXED = {"configs/launch/launch.json": {"entrypoint": "rl"}, "metrics.jsonl": {"step": 3}}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_the_records_hold_there_is_a_page(tmp_path, data):
+    run_dir = tmp_path / "run"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    made = full_run(run_dir) if data.draw(st.booleans()) else Recorded(run_dir)
+    for name in data.draw(st.lists(st.sampled_from(sorted(FILES)), unique=True, max_size=4)):
+        values = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(FILES[name], JSON)))
+        with made.write(name, "").open("w") as file:
+            file.write(json.dumps({"attempt": 1, **FIXED.get(name, {}), **values}) + "\n")
+    found = read(made)
+
+    assert page.page(found).lstrip().startswith("<!DOCTYPE html>")
+    json.dumps(document.document(found), allow_nan=False)
+    for chart in charts.charts(found):
+        terminal.draw(chart, terminal.Style(60, braille=True, colour=False))
 
 
 # The document
