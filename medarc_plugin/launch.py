@@ -6,12 +6,11 @@ A dry run is the first half of a real one, the same object, so the two cannot dr
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from medarc_plugin import plugins, profile_files, profiles, render, rundir
+from medarc_plugin import plugins, profile_files, profiles, redaction, render, rundir
 from medarc_plugin.backends import planning
 from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, UsageError
 from medarc_plugin.host import locate, merge
@@ -19,6 +18,7 @@ from medarc_plugin.host.resolve import Question, resolve_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from medarc_plugin.models import (
         Backend,
@@ -356,25 +356,12 @@ def find_host(request: Request, settled: Settled) -> Host | None:
 def gather_secrets(plan: JobPlan) -> dict[str, str]:
     """Collect the values that `--env NAME` and `--auto-auth` pass on.
 
-    HF_TOKEN is also looked up where `hf auth login` keeps it:
-    https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables#hftokenpath
+    HF_TOKEN is also looked up where `hf auth login` keeps it.
     """
     found = {name: os.environ[name] for name in plan.launch.passed if os.environ.get(name)}
-    if "HF_TOKEN" in plan.launch.passed and "HF_TOKEN" not in found and (token := _stored_token()):
+    if "HF_TOKEN" in plan.launch.passed and "HF_TOKEN" not in found and (token := redaction.stored_token()):
         found["HF_TOKEN"] = token
     return found
-
-
-def _stored_token() -> str | None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
-    path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
-    try:
-        token = path.expanduser().read_text(encoding="ascii").strip()
-    except (OSError, RuntimeError, UnicodeDecodeError):
-        return None
-    # No header and no environment could carry it.
-    return token if token.isprintable() else None
 
 
 def _refuse_changed(read: Mapping[str, str | None], request: Request) -> None:
@@ -410,13 +397,7 @@ def _refuse_fatal(problems: tuple[Problem, ...], dry_run: bool) -> tuple[Problem
 
 def _refuse_secrets(files: tuple[TextFile, ...]) -> None:
     """Look for the values of secrets in what is about to be written, however they came there."""
-    secrets = {
-        name: value
-        for name, value in os.environ.items()
-        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET and "/" not in value
-    }
-    if token := _stored_token():
-        secrets.setdefault("HF_TOKEN", token)
+    secrets = redaction.known_secrets()
     for file in files:
         try:
             file.text.encode("utf-8", "surrogateescape")
@@ -428,10 +409,6 @@ def _refuse_secrets(files: tuple[TextFile, ...]) -> None:
                     f"the value of {name} would be written into {file.path}",
                     hint=f"a file is no place for it: pass it by name, with --env {name} or --auto-auth",
                 )
-
-
-_SECRET = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
-_SHORTEST_SECRET = 8
 
 
 def _template_dirs(plan: JobPlan, loaded: plugins.Plugins) -> tuple[Path, ...]:

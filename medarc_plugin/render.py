@@ -1,4 +1,4 @@
-"""From values to text: one Jinja environment, strict about names, with a shell-quote filter.
+"""From values to text: Jinja, strict about names, with a shell-quote filter; for pages, with escaping.
 
 Everything is decided before; templates branch on prepared values and do no arithmetic.
 """
@@ -58,6 +58,27 @@ def render(name: str, context: Mapping[str, Any], directories: Sequence[Path]) -
         raise RenderError(f"template {name} cannot be read: {error}") from None
     except Exception as error:  # a template may call anything
         raise RenderError(f"template {name}: {type(error).__name__}: {error}") from error
+
+
+def render_page(name: str, context: Mapping[str, Any]) -> str:
+    """Render one of the built-in templates of a page or a picture: every value is escaped.
+
+    Args:
+        name: The template's name.
+        context: Its values.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(TEMPLATES)),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["short"] = lambda length: f"{length:.1f}".removesuffix(".0")
+    return environment.get_template(name).render(context)
 
 
 @cache

@@ -314,7 +314,7 @@ def _remove_folders(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+def write_whole(path: Path, text: str | bytes, mode: int = 0o644) -> None:
     """Write a file so that nobody ever sees half of it."""
     beside = _write_beside(path, text, mode)
     try:
@@ -324,11 +324,12 @@ def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
         raise
 
 
-def _write_beside(path: Path, text: str, mode: int) -> Path:
+def _write_beside(path: Path, text: str | bytes, mode: int) -> Path:
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(mode & ~umask)

@@ -63,6 +63,11 @@ need_shellcheck() {
     command -v shellcheck >/dev/null 2>&1 || install_packages shellcheck
 }
 
+# need_chromium: a browser, likewise; under one name or another.
+need_chromium() {
+    command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || install_packages chromium
+}
+
 # need_environment: the locked Python environment.
 need_environment() {
     # Compiled, since commands start in a fraction of a second only then.

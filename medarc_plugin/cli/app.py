@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medarc_plugin import __version__
-from medarc_plugin.cli import again, entrypoints, output, reading, seeing, steering, why
+from medarc_plugin.cli import again, entrypoints, output, reading, report, seeing, steering, why
 from medarc_plugin.cli.completion import completion
 from medarc_plugin.cli.doctor import doctor
 from medarc_plugin.cli.init import init
@@ -37,6 +37,7 @@ sandbox_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(sandbox_app, name="sandbox")
+report.register(app)
 
 Directory = Annotated[Path, typer.Option("--dir", "-D", metavar="DIR", help="The sandbox's folder.")]
 IN_HERE = Path(".slurm-sandbox")

@@ -4,8 +4,8 @@ All of it under `configs/`: prime-rl refuses a fresh run directory that holds an
 
 An attempt's line in `attempts.jsonl` is written at its end. Of one that was killed before that,
 `configs/attempts/N/` tells how far it came: `started.json` is there from its start,
-`launched.json` from each start of prime-rl, and `signals.jsonl` has a line for each signal that
-was passed on to prime-rl.
+`launched.json` from each start of prime-rl, `signals.jsonl` has a line for each signal that was
+passed on to prime-rl, and `phases.jsonl` one for each phase.
 """
 
 from __future__ import annotations
@@ -76,9 +76,18 @@ def write_whole(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    write_text_whole(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """The same for any text.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     draft = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -92,7 +101,7 @@ def append_signal(run_dir: Path, number: int, name: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _append(attempt_folder(run_dir, number) / "signals.jsonl", {"signal": name, "time": now()})
+    append_line(attempt_folder(run_dir, number) / "signals.jsonl", {"signal": name, "time": now()})
 
 
 def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
@@ -101,7 +110,7 @@ def append_attempt(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _append(folder / "attempts.jsonl", document)
+    append_line(folder / "attempts.jsonl", document)
 
 
 def attempt_folder(run_dir: Path, number: int) -> Path:
@@ -109,8 +118,12 @@ def attempt_folder(run_dir: Path, number: int) -> Path:
     return run_dir / "configs" / "attempts" / str(number)
 
 
-def _append(path: Path, document: Mapping[str, Any]) -> None:
-    """Append a line, in one write, so that attempts cannot mix."""
+def append_line(path: Path, document: Mapping[str, Any]) -> None:
+    """Append a line to a file of JSON lines, in one write, so that attempts cannot mix.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     line = json.dumps(document).encode() + b"\n"
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o644)

@@ -10,6 +10,7 @@ from .idle import IdleWatch, LogActivity
 from .progress import DONE, Progress, StateFile
 from .record import write_whole
 from .supervise import Verdict
+from .timeline import GpuTimeline, PhaseTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +56,13 @@ class Watch:
         self._progress = Progress(launch.run_dir, launch.entrypoint, config, form)
         self._state = StateFile(launch.folder / "state.json")
         self._gpus = GpuWatch(attempt.gpus or (), variables)
+        self._gpu_timeline = GpuTimeline(launch.folder / "gpus.jsonl", attempt.number)
+        self._phases = PhaseTimeline(launch.run_dir, attempt.number)
         self._idle: tuple[LogActivity, IdleWatch] | None = None
         if launch.idle_timeout is not None:
             activity = LogActivity(launch.run_dir, form.metrics_path(launch.run_dir, config), form)
             self._idle = activity, IdleWatch(launch.idle_timeout, launch.run_dir, form)
-        self._writes = True
+        self._writes = self._keeps = True
         self._failed = False
 
     def tick(self) -> Verdict | None:
@@ -83,6 +86,7 @@ class Watch:
         self._progress.gpus = self._gpus.tick()
         self._follow()
         self._write()
+        self._keep()
         if self._idle is None:
             return None
         activity, idle = self._idle
@@ -93,6 +97,7 @@ class Watch:
         """Say what the run is at, where prime-rl's files do not tell."""
         self._progress.enter(phase)
         self._write(at_once=True)
+        self._keep()
 
     def stop(self) -> None:
         """Read what prime-rl wrote last; it has ended."""
@@ -104,6 +109,7 @@ class Watch:
         if self._attempt.reason != "superseded":
             self._progress.enter(DONE if self._attempt.reason == "finished" else ENDED)
             self._write(at_once=True)
+            self._keep()
 
     def _follow(self) -> None:
         for line in self._progress.tick():
@@ -120,6 +126,17 @@ class Watch:
         except OSError as error:
             self._writes = False
             self._log.say(f"state.json is not kept up to date: {error}")
+
+    def _keep(self) -> None:
+        """Keep what the run does for whoever looks at its course later."""
+        if not self._keeps:
+            return
+        try:
+            self._phases.enter(self._progress.phase)
+            self._gpu_timeline.take(self._progress.gpus)
+        except Exception as error:  # a file of somebody else's making, too, is no reason to end a run
+            self._keeps = False
+            self._log.say(f"phases and GPUs are not kept any more: {error}")
 
 
 def document(attempt: Attempt, progress: Progress, log: Log) -> dict[str, Any]:

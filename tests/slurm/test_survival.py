@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from standins.cluster import eventually, log_in
+from standins.cluster import SCRIPTS, eventually, log_in
 
 from medarc_plugin.sandbox import Sandbox, SandboxSpec
 from medarc_plugin.sandbox.controller import client_environment
@@ -125,6 +125,24 @@ def test_a_run_survives_a_requeue_a_time_limit_and_a_preemption(cluster, wait_fo
         for path in run.glob("configs/attempts/*/launched.json")
     }
     assert len(run_ids) == 1
+    assert_reported(cluster, submitted)
+
+
+def assert_reported(cluster, submitted):
+    """The run's report, by its job's id, is of all attempts, and has each step once."""
+    done = cluster.run(SCRIPTS / "medarc_slurm", "report", submitted.job, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["run_dir"] == str(submitted.run)
+    assert [attempt["reason"] for attempt in found["attempts"]] == [a["reason"] for a in submitted.attempts]
+    assert all(attempt["phases_kept"] for attempt in found["attempts"])
+    assert found["gpu_hours"] > 0
+    assert found["attempts"][-1]["phases"][-1]["phase"] == "done"
+    loss = found["series"]["loss"]
+    assert (loss["steps"], loss["abandoned"]["steps"]) == (list(range(1, 17)), [5, 9, 13])
+    assert {gpu["memory_used_mib"][0] for gpu in found["gpus"]} == {4096}
+    page = cluster.run(SCRIPTS / "medarc_slurm", "report")
+    assert page.stdout == f"report  {submitted.run}/configs/launch/report.html\n", page.stderr
 
 
 def test_the_warning_ahead_of_a_time_limit_ends_the_run_in_order(cluster, wait_for_end_of):

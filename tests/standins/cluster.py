@@ -13,8 +13,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "reverse_text"
 SCRIPTS = Path(sys.executable).parent
 
 NVIDIA_SMI = """#!/bin/sh
-[ "$*" = "--query-gpu=index,uuid,name,memory.total --format=csv,noheader" ] || exit 2
-for index in 0 1 2 3 4 5 6 7; do echo "$index, GPU-$index, NVIDIA H100, 81559 MiB"; done
+case "$*" in
+"--query-gpu=index,uuid,name,memory.total --format=csv,noheader")
+    for index in 0 1 2 3 4 5 6 7; do echo "$index, GPU-$index, NVIDIA H100, 81559 MiB"; done ;;
+"--id="*" --query-gpu=index,memory.used,memory.total,utilization.gpu --format=csv,noheader,nounits")
+    ids=${1#--id=}
+    for index in $(echo "$ids" | tr , ' '); do echo "$index, 4096, 81559, 97"; done ;;
+*)
+    exit 2 ;;
+esac
 """
 
 
