@@ -701,7 +701,7 @@ KNOWN: tuple[KnownFailure, ...] = (
         name="cancelled",
         title="Somebody cancelled the job",
         cause="It was ended on purpose: by you, an operator or another program.",
-        way="`medarc_slurm resume` goes on from the last checkpoint",
+        way="`medarc_slurm resume` submits it again, and it goes on from its last checkpoint if it has one",
         states=("CANCELLED",),
         reasons=("cancelled", "asked"),
     ),

@@ -100,14 +100,8 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "InvalidAccount": Meaning(REFUSED, "its account does not exist any more", "another --account"),
     "InvalidQOS": Meaning(REFUSED, "its QoS does not exist, or its account may not use it", "another --qos"),
-    "ReqNodeNotAvail": Meaning(
-        NODES,
-        "nodes that it needs are down, drained or reserved",
-        "leave --nodelist out, or another --partition",
-    ),
-    "NodeDown": Meaning(
-        NODES, "a node that it needs is down", "leave --nodelist out, or another --partition"
-    ),
+    "ReqNodeNotAvail": Meaning(NODES, "nodes that it needs are down, drained or reserved"),
+    "NodeDown": Meaning(NODES, "a node that it needs is down"),
     "FrontEndDown": Meaning(NODES, "no front-end node is up"),
     "BadConstraints": Meaning(
         REFUSED,

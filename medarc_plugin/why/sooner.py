@@ -61,7 +61,7 @@ def changes(waiting: Waiting) -> list[Change]:
     if waiting.facts.nodes is None or not waiting.targets:
         return []
     found: dict[str, Change] = {}
-    for search in (_shorter, _less_beside, _other_type, _other_partition, _fewer_gpus):
+    for search in (_shorter, _anywhere, _less_beside, _other_type, _other_partition, _fewer_gpus):
         for change in search(waiting):
             found.setdefault(change.options, change)
     return list(found.values())[:MOST]
@@ -154,6 +154,16 @@ def _shorter(waiting: Waiting) -> Iterator[Change]:
 def _minutes(seconds: float) -> str:
     """A time limit of whole minutes that ends before."""
     return time_words((seconds - 60) // 60 * 60)
+
+
+def _anywhere(waiting: Waiting) -> Iterator[Change]:
+    """Without what keeps it to certain nodes."""
+    wish = waiting.wish
+    for name in ("nodelist", "exclude", "constraint"):
+        value = getattr(wish, name)
+        node = _free(waiting, replace(wish, **{name: None})) if value else None
+        if node is not None:
+            yield Change(f"no --{name}", f"it asks for --{name} {value}", node)
 
 
 def _less_beside(waiting: Waiting) -> Iterator[Change]:

@@ -213,6 +213,62 @@ def test_a_run_directory_that_is_somewhere_else_now_is_explained_all_the_same(wo
     assert failure["log"] == str(work / "moved" / "logs" / "attempt_1" / "trainer.log")
 
 
+def test_logs_of_an_older_prime_rl_are_found(work, slurm):
+    run = recorded.make_run(work / "runs" / "a", plan={"fields": {"shape": "v0.8.0"}})
+    log = run.run_dir / "logs" / "trainer.log"
+    log.parent.mkdir()
+    log.write_text((CAPTURES / "disk-full" / "logs" / "trainer.log").read_text())
+    end(
+        run,
+        reason="failed",
+        exit_code=1,
+        failure=f"trainer ended with exit code 1, and its log says nothing; its log: {log}",
+    )
+
+    failure = why.explain(run).document()["failure"]
+
+    assert (failure["known"], failure["shown_in"]) == ("disk-full", str(log))
+
+
+def test_logs_in_json_are_read_with_their_tracebacks(work, slurm):
+    run = recorded.make_run(work / "runs" / "a", plan={"fields": {"shape": "main"}})
+    log = run.run_dir / "logs" / "attempt_1" / "trainer.log"
+    log.parent.mkdir(parents=True)
+    trace = "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device"
+    rows = [
+        {"level": "INFO", "message": "No space left on device, they say"},
+        {"level": "ERROR", "message": "Fatal error in train", "exception": trace},
+    ]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (log.parent.parent / "latest").symlink_to("attempt_1")
+    end(run, reason="failed", exit_code=1, failure=str(describe(run.run_dir, "trainer", 1)))
+
+    failure = why.explain(run).document()["failure"]
+
+    assert failure["known"] == "disk-full"
+
+
+def test_an_owner_that_was_killed_before_its_record_is_told_from_the_launchers_log(work, slurm):
+    capture = Capture("kv-cache-too-small", work / "runs" / "a")
+    begun = "medarc | reverse-rl: rl, attempt 1, job 17\n"
+    assert (capture.run.run_dir / "job_17.log").read_text().startswith(begun)
+    end(capture.run, reason="killed", exit_code=137)
+    capture.play(slurm)
+
+    failure = why.explain(capture.run).document()["failure"]
+
+    assert (failure["component"], failure["known"]) == ("inference", "kv-cache-too-small")
+
+
+def test_every_field_of_the_document_is_described(explained):
+    text = (Path(__file__).parents[2] / "docs" / "why.md").read_text()
+    _, answer = explained("cancelled")
+    document = answer.document()
+
+    names = {*document, *document["failure"], *document["slurm"], *document["attempts"][0]}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
 def test_without_slurm_the_records_are_enough(work, slurm):
     capture = Capture("gated-model", work / "runs" / "a")
     capture.record()

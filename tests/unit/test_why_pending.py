@@ -280,6 +280,17 @@ def test_another_type_and_another_partition_are_proposed(waiting):
     assert options(answer) == ["--partition other"]
 
 
+def test_to_go_without_a_drained_node_by_name_is_proposed(waiting):
+    drained = node("node2", state="IDLE", flags=frozenset({"DRAIN"}))
+
+    answer = waiting("ReqNodeNotAvail, UnavailableNodes:node2", [node("node1"), drained], nodelist="node2")
+
+    assert options(answer) == ["no --nodelist"]
+    assert answer.hints == (
+        "no --nodelist would fit what is free on node1 now: it asks for --nodelist node2",
+    )
+
+
 def test_a_time_that_ends_before_a_reservation_is_proposed(waiting):
     now = datetime.now().astimezone()
     start, end = ((now + timedelta(minutes=each)).strftime("%Y-%m-%dT%H:%M:%S") for each in (45, 105))
@@ -311,3 +322,12 @@ def test_times_are_of_the_clock(waiting):
     answer = waiting("BeginTime", eligible=begin)
 
     assert any(line.startswith("it may start at ") for line in answer.lines)
+
+
+def test_every_field_of_what_it_waits_for_is_described(waiting):
+    text = (Path(__file__).parents[2] / "docs" / "why.md").read_text()
+    others = {"12": {"state": "RUNNING", "node": "node1"}}
+    found = told(waiting("Resources", [node("node1", 7)], others=others))
+
+    names = {*found, *found["nodes"][0], *found["jobs"][0], *found["sooner"][0]}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
