@@ -94,15 +94,8 @@ def guarded(command: Callable[[], int]) -> int:
     try:
         with handling(_raise_ended):
             code = command()
-    except PreflightError as raised:
-        for problem in raised.problems:
-            if problem.fatal:
-                error(f"{problem.check}: {problem.message}", problem.hint)
-            else:
-                warn(problem_words(problem))
-        code = raised.exit_code
     except MedarcError as raised:
-        error(raised.message, raised.hint)
+        _show_error(raised)
         code = raised.exit_code
     except KeyboardInterrupt:
         say("interrupted")
@@ -116,6 +109,18 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         code = 0
     return code or _say_what_was_lost()
+
+
+def _show_error(raised: MedarcError) -> None:
+    """Print an error; what checks found is shown one by one."""
+    if not isinstance(raised, PreflightError):
+        error(raised.message, raised.hint)
+        return
+    for problem in raised.problems:
+        if problem.fatal:
+            error(f"{problem.check}: {problem.message}", problem.hint)
+        else:
+            warn(problem_words(problem))
 
 
 def _takes(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from medarc_plugin.preflight import accounts, nodes, partitions
 from medarc_plugin.preflight.findings import counted, memory_option, time_words
@@ -160,8 +160,8 @@ def _anywhere(waiting: Waiting) -> Iterator[Change]:
     """Without what keeps it to certain nodes."""
     wish = waiting.wish
     for name in ("nodelist", "exclude", "constraint"):
-        value = getattr(wish, name)
-        node = _free(waiting, replace(wish, **{name: None})) if value else None
+        value, without = getattr(wish, name), {name: cast("Any", None)}
+        node = _free(waiting, replace(wish, **without)) if value else None
         if node is not None:
             yield Change(f"no --{name}", f"it asks for --{name} {value}", node)
 
