@@ -19,9 +19,13 @@ is a bug, and keeps its traceback.
     ├── SlurmError                 a SLURM command failed; carries argv, exit code and its words
     │   └── SubmissionError        sbatch refused or is missing; the files are left in place
     └── SandboxError               the private SLURM could not be started or stopped
+
+`EndedError` stands beside it: a signal to end, as KeyboardInterrupt is one.
 """
 
 from __future__ import annotations
+
+import signal
 
 
 class MedarcError(Exception):
@@ -135,3 +139,15 @@ class SubmissionError(SlurmError):
 
 class SandboxError(MedarcError):
     """The private SLURM could not be started, stopped or reached."""
+
+
+class EndedError(BaseException):
+    """SIGTERM or SIGHUP: this process is to end, in order. Nobody but the command line catches it for good.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number

@@ -158,11 +158,7 @@ def write(prepared: Prepared) -> None:
         RunDirectoryError: The run directory cannot take the run.
     """
     _check_run_directory(prepared)
-    if _wants_clean(prepared) and rundir.artifacts(prepared.plan.run_dir, prepared.plan.files.script.name):
-        raise RunDirectoryError(
-            f"{prepared.plan.run_dir} holds a run, which --clean would delete and a dry run must not",
-            hint="preview with another --output-dir, or leave --dry-run out",
-        )
+    _refuse_to_clean_for(prepared, "dry run", "--dry-run")
     with rundir.locked(prepared.plan.files):
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
@@ -183,10 +179,12 @@ def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str
         SubmissionError: The run was refused; its files are left in place.
     """
     _check_run_directory(prepared)
+    if prepared.request.rehearse:
+        _refuse_to_clean_for(prepared, "rehearsal", "--rehearse")
     with rundir.locked(prepared.plan.files):
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
-        if _wants_clean(prepared):
+        if _wants_clean(prepared) and not prepared.request.rehearse:
             rundir.clean(prepared.plan.files)
         rundir.write(prepared.files)
         planning.leave_mark(prepared.plan)
@@ -340,6 +338,16 @@ def _template_dirs(plan: JobPlan, loaded: plugins.Plugins) -> tuple[Path, ...]:
 
 def _wants_clean(prepared: Prepared) -> bool:
     return prepared.request.clean or prepared.plan.resolved.clean
+
+
+def _refuse_to_clean_for(prepared: Prepared, what: str, flag: str) -> None:
+    """Delete no run for what trains nothing in its place."""
+    plan = prepared.plan
+    if _wants_clean(prepared) and rundir.artifacts(plan.run_dir, plan.files.script.name):
+        raise RunDirectoryError(
+            f"{plan.run_dir} holds a run, which --clean would delete and a {what} must not",
+            hint=f"use another --output-dir for it, or leave {flag} out",
+        )
 
 
 def _check_run_directory(prepared: Prepared) -> None:

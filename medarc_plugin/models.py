@@ -101,6 +101,7 @@ class Host:
         python: Its interpreter.
         directory: Its checkout, when it is one.
         source: What led to it: `--prime-rl-dir`, `PRIME_RL_DIR`, `./prime-rl`, `this environment`.
+        python_source: What led to the interpreter: `PRIME_RL_PYTHON`, or the same.
         commit: The checkout's commit; `None` outside git.
         dirty: Whether the checkout has local changes.
     """
@@ -110,6 +111,12 @@ class Host:
     source: str
     commit: str | None = None
     dirty: bool = False
+    python_source: str | None = None
+
+    @property
+    def interpreter(self) -> str:
+        """The interpreter, in an error's words."""
+        return f"prime-rl's interpreter {self.python} ({self.python_source or self.source})"
 
 
 @dataclass(frozen=True)

@@ -139,14 +139,22 @@ EARLY_SECONDS = 60
 
 
 def config_is_checked(plan: JobPlan) -> Iterator[Problem]:
-    """Without prime-rl nobody has validated the config."""
-    if not plan.resolved.checked:
-        yield Problem(
-            "config",
-            "the config is unchecked: prime-rl was not found, so its files and overrides are only merged",
-            "name prime-rl with --prime-rl-dir or PRIME_RL_DIR to validate it",
-            fatal=False,
-        )
+    """Without prime-rl, or with one that is not known here, nobody has validated the config."""
+    resolved = plan.resolved
+    if resolved.checked:
+        return
+    if resolved.host is None:
+        why = "prime-rl was not found"
+        hint = "name prime-rl with --prime-rl-dir or PRIME_RL_DIR to validate it"
+    else:
+        why = f"the schema of this prime-rl is not known, and taken for that of {resolved.shape}"
+        hint = "a prime-rl that the README names validates it"
+    yield Problem(
+        "config",
+        f"the config is unchecked: {why}, so its files and overrides are only merged",
+        hint,
+        fatal=False,
+    )
 
 
 _MOST_SHARED = 0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import tempfile
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, Submission
@@ -214,49 +215,116 @@ def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
 def locked(files: RunFiles) -> Iterator[None]:
     """Hold a run directory against a second launch at the same moment.
 
+    What is made for that goes again when the launch fails and has written nothing.
+
     Raises:
         RunDirectoryError: Another launch holds it, or it cannot be written.
     """
+    lock = files.launch / "lock"
+    made: list[Path] = []
     try:
-        files.launch.mkdir(parents=True, exist_ok=True)
-        handle = (files.launch / "lock").open("w")
+        made += _make_folder(files.launch)
+        handle = _open_lock(lock)
     except OSError as error:
+        _remove_folders(made)
         raise RunDirectoryError(
             f"{files.launch} cannot be written: {error.strerror}",
             hint="choose another --output-dir",
         ) from None
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunDirectoryError(
-                f"another launch is at work in {files.launch.parent.parent}",
-                hint="wait until it is done",
-            ) from None
-        except OSError:
-            pass  # a file system without locks: two launches at once are then the user's affair
-        yield
+            yield
+        except BaseException:
+            if made and os.listdir(files.launch) == [lock.name]:  # noqa: PTH208 - names alone
+                lock.unlink()
+                _remove_folders(made)
+            raise
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Open and lock a file, once more if it went meanwhile: a launch that fails takes its lock away."""
+    handle = path.open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise RunDirectoryError(
+            f"another launch is at work in {path.parent.parent.parent}",
+            hint="wait until it is done",
+        ) from None
+    except OSError:
+        return handle  # a file system without locks: two launches at once are then the user's affair
+    if _is_at(handle, path):
+        return handle
+    handle.close()
+    return _open_lock(path)
+
+
+def _is_at(handle: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write(files: Iterable[TextFile]) -> None:
-    """Write files whole, each through a temporary name beside it.
+    """Write files: all of them, or none.
+
+    Each is written beside its place first, so that a full disk changes nothing. What can be started gets its
+    name last: whoever finds it finds all that it needs.
 
     Raises:
         RunDirectoryError: One cannot be written.
     """
-    for file in files:
-        try:
-            file.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file.path, file.text, file.mode)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{file.path} cannot be written: {error.strerror or error}",
-                hint="choose another --output-dir, or free some space",
-            ) from None
+    made: list[Path] = []
+    ready: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    path = Path()
+    try:
+        for file in sorted(files, key=lambda file: bool(file.mode & 0o111)):
+            path = file.path
+            made = [*_make_folder(path.parent), *made]
+            ready.append((_write_beside(path, file.text, file.mode), path))
+        for name, path in ready:
+            placed += [] if os.path.lexists(path) else [path]
+            name.replace(path)
+    except BaseException as error:
+        for left in [*(name for name, _ in ready), *placed]:
+            left.unlink(missing_ok=True)
+        _remove_folders(made)
+        if not isinstance(error, OSError):
+            raise
+        raise RunDirectoryError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="choose another --output-dir, or free some space",
+        ) from None
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder, and list what had to be made, from the innermost out."""
+    missing = list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_folders(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for nothing, as far as nobody else has put anything there."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file so that nobody ever sees half of it."""
+    beside = _write_beside(path, text, mode)
+    try:
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _write_beside(path: Path, text: str, mode: int) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:
@@ -264,10 +332,10 @@ def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(mode & ~umask)
-        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    return Path(name)
 
 
 def record(files: RunFiles, submission: Submission) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from medarc_plugin.errors import MedarcError
+from medarc_plugin.errors import EndedError, MedarcError
+from medarc_plugin.signals import handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from medarc_plugin.models import JobPlan, Resolved, Submission
 
 INTERRUPTED = 130
+SIGNALLED = 128
+"""And the signal's number, as a shell reports a command that a signal ended."""
 
 
 def say(text: str = "") -> None:
@@ -64,13 +67,22 @@ def guarded(command: Callable[[], int]) -> int:
         error("the current directory does not exist any more")
         return MedarcError.exit_code
     try:
-        return command()
+        with handling(_raise_ended):
+            return command()
     except MedarcError as raised:
         error(raised.message, raised.hint)
         return raised.exit_code
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
+    except EndedError as ended:
+        say(f"ended by {ended}")
+        return SIGNALLED + ended.number
+
+
+def _raise_ended(number: int, _: object) -> NoReturn:
+    """End in order: without this, what was started and temporary files would stay."""
+    raise EndedError(number)
 
 
 def _prepare_streams() -> None:

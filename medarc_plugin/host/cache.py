@@ -4,7 +4,9 @@ Two things say so. The key is everything that is known before prime-rl is asked:
 plugin sets, the bytes of the config files, prime-rl's commit and local changes, its interpreter and the
 packages there, and our own code that asks. And an entry tells what else was read: the resolver looks on while
 prime-rl works, and lists the files, folders and variables (the source of an environment that the config
-names, for one). An answer that came from the network or from another program is not kept, nor is a refusal.
+names, for one). The files of prime-rl's own imports are thousands, and the same for all configs: they have an
+entry of their own, which the others name. An answer that came from the network, from another program or from
+chance is not kept, nor is a refusal.
 
 A cache is never the reason that a launch fails: what cannot be read is not there, what cannot be written is
 left out.
@@ -13,8 +15,10 @@ left out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -33,12 +37,12 @@ if TYPE_CHECKING:
 
     from medarc_plugin.models import Host
 
-FORMAT = 1
+FORMAT = 2
 """Raised when entries are written differently."""
 
 MOST_ENTRIES = 512
 MOST_BYTES = 64 * 2**20
-"""Of all entries together. One takes about 10 kB."""
+"""Of all entries together. One takes about 10 kB, and one of prime-rl's imports 35."""
 
 MOST_ENTRY_BYTES = 4 * 2**20
 MOST_TEXT_BYTES = 64 * 2**20
@@ -52,6 +56,26 @@ JUST_NOW = 2.0
 servers differ, and some count whole seconds."""
 
 
+FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, RecursionError)
+"""What an entry raises that is not there or not whole."""
+
+
+class Imports:
+    """The files of the modules that prime-rl imports for any config.
+
+    Args:
+        paths: Their paths.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+
+    @cached_property
+    def key(self) -> str:
+        """The name of their entry."""
+        return _digest(["imports", *self.paths])
+
+
 class Cache:
     """The entries of a user.
 
@@ -63,6 +87,8 @@ class Cache:
         self.folder = folder
         self._state_of_path = cache(_state_of_path)
         self._state_of_folder = cache(_state_of_folder)
+        self._imports = cache(self._read_imports)
+        self._states: dict[str, str] = {}
 
     def get(self, key: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
         """Return an answer that still holds.
@@ -76,21 +102,29 @@ class Cache:
         """
         try:
             entry = unpacked(self._read(key))
-            if entry["state"] != self._state(entry["read"], environment):
+            if entry["state"] != self._state(entry["read"], self._imports(entry["imports"]), environment):
                 return None
             answer: dict[str, Any] = entry["answer"]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, RecursionError):
+        except FAULTS:
             return None
         with suppress(OSError):
             os.utime(self.folder / key)  # what was used last goes last
         return answer
 
-    def put(self, key: str, answer: Mapping[str, Any], environment: Mapping[str, str], began: float) -> bool:
+    def put(
+        self,
+        key: str,
+        answer: Mapping[str, Any],
+        imports: Imports,
+        environment: Mapping[str, str],
+        began: float,
+    ) -> bool:
         """Keep an answer, where that is safe.
 
         Args:
             key: From `Surroundings.key`, the same before and after prime-rl was asked.
             answer: The resolver's.
+            imports: What prime-rl's interpreter had imported for it.
             environment: What prime-rl was asked in.
             began: When it was asked, in seconds since the epoch.
 
@@ -100,32 +134,57 @@ class Cache:
         read = answer.get("read")
         if answer.get("kind") != "resolved" or not read or read["hindrance"]:
             return False
-        bare = {name: value for name, value in answer.items() if name != "read"}
-        if holds_secret(bare, environment) or self._changed_since(read["paths"], began - JUST_NOW):
+        bare = {name: value for name, value in answer.items() if name not in {"read", "imports"}}
+        sources = itertools.chain(read["paths"], imports.paths)
+        if holds_secret(bare, environment) or self._changed_since(sources, began):
             return False
-        entry = {"answer": bare, "read": read, "state": self._state(read, environment)}
+        state = self._state(read, imports, environment)
+        entry = {"answer": bare, "read": read, "imports": imports.key, "state": state}
         try:
+            self._keep_imports(imports)
             self._write(key, packed(entry))
             self._prune()
         except (OSError, ValueError):
             return False
         return True
 
-    def _state(self, read: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    def _keep_imports(self, imports: Imports) -> None:
+        try:
+            self._imports(imports.key)
+        except FAULTS:
+            self._write(imports.key, packed({"paths": list(imports.paths)}))
+
+    def _read_imports(self, key: str) -> Imports:
+        imports = Imports(unpacked(self._read(key))["paths"])
+        if imports.key != key:
+            raise ValueError
+        with suppress(OSError):
+            os.utime(self.folder / key)
+        return imports
+
+    def _state_of_imports(self, imports: Imports) -> str:
+        if imports.key not in self._states:
+            self._states[imports.key] = _digest([self._state_of_path(path) for path in imports.paths])
+        return self._states[imports.key]
+
+    def _state(self, read: Mapping[str, Any], imports: Imports, environment: Mapping[str, str]) -> str:
         """Put what an answer came from in one word: one for all, which tells no value of a variable."""
         state = [
+            self._state_of_imports(imports),
             [self._state_of_path(path) for path in read["paths"]],
             [self._state_of_folder(path) for path in read["folders"]],
             [environment.get(name) for name in read["variables"]],
         ]
         return _digest(state)
 
-    def _changed_since(self, paths: Iterable[str], moment: float) -> bool:
-        def changed(path: str) -> bool:
-            kind, *details = self._state_of_path(path)
-            return bool(kind == "file" and details[1] > moment * 1e9)
+    def _changed_since(self, paths: Iterable[str], began: float) -> bool:
+        written, changed = (began - JUST_NOW) * 1e9, began * 1e9
 
-        return any(changed(path) for path in paths)
+        def is_new(path: str) -> bool:
+            kind, *times = self._state_of_path(path)[:3]
+            return bool(kind == "file" and (times[0] > written or times[1] > changed))
+
+        return any(is_new(path) for path in paths)
 
     def _read(self, key: str) -> bytes:
         if not _is_private(self.folder):
@@ -148,6 +207,9 @@ class Cache:
         try:
             with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
                 file.write(data)
+            if (self.folder / key).is_dir() and not (self.folder / key).is_symlink():
+                # No entry, and it would be in the way for ever.
+                shutil.rmtree(self.folder / key)
             Path(name).replace(self.folder / key)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -171,6 +233,10 @@ class Cache:
             if index >= MOST_ENTRIES or size > MOST_BYTES:
                 with suppress(OSError):
                     path.unlink()
+
+
+UNSEEN = ("PYTHON", "TZ", "LANG", "LC_")
+"""Beginnings of variables that Python itself looks up, past all that looks on."""
 
 
 class Surroundings:
@@ -206,8 +272,8 @@ class Surroundings:
             own = [self._common, os.getcwd(), configs]  # noqa: PTH109 - its text alone
         except (OSError, ValueError):
             return None
-        python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-        return _digest([FORMAT, entrypoint, list(arguments), dict(wishes), python, *own])
+        unseen = {name: value for name, value in environment.items() if name.startswith(UNSEEN)}
+        return _digest([FORMAT, entrypoint, list(arguments), dict(wishes), unseen, *own])
 
     @cached_property
     def _common(self) -> list[object]:
@@ -241,10 +307,22 @@ def _configs(arguments: Sequence[str]) -> list[list[str]]:
     return digests
 
 
-def _installed(prefix: Path) -> list[list[str]]:
-    """List the names in site-packages: versions of all packages are among them."""
+def _installed(prefix: Path) -> list[object]:
+    """List what is in site-packages, and when it was put there.
+
+    Versions are among the names. A package that is installed again in the same version has a new RECORD, and
+    what a `.pth` file names is imported from elsewhere.
+    """
     folders = sorted(prefix.glob("lib*/python3*/site-packages"))
-    return [_state_of_folder(str(folder)) for folder in folders]
+    found: list[object] = []
+    for folder in map(str, folders):
+        names = _state_of_folder(folder)
+        found.append(names)
+        for name in names:
+            if name.endswith((".dist-info", ".pth")):
+                record = "/RECORD" if name.endswith(".dist-info") else ""
+                found.append(_state_of_path(f"{folder}/{name}{record}"))
+    return found
 
 
 def _changes(host: Host) -> list[object]:
@@ -264,14 +342,23 @@ def _own_code() -> str:
 
 
 def _state_of_path(path: str) -> list[Any]:
-    """Tell whether something is there, and of a file which: inode, time and size change with its text."""
+    """Tell whether something is there, and of a file which: with its text change inode, size and times.
+
+    Of a link its target counts too. The time of the last change is nobody's to set back. It is left out for a
+    file of several names: installers link packages from a store of theirs, and each link changes it.
+    """
+    link = None
     try:
-        about = os.stat(path)  # noqa: PTH116 - thousands of them
+        about = os.lstat(path)
+        if stat.S_ISLNK(about.st_mode):
+            link = os.readlink(path)  # noqa: PTH115 - thousands of them
+            about = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
-        return ["missing"]
+        return ["missing", link]
     if not stat.S_ISREG(about.st_mode):
-        return ["other", stat.S_IFMT(about.st_mode)]
-    return ["file", about.st_size, about.st_mtime_ns, about.st_ino]
+        return ["other", about.st_mode, link]
+    changed = about.st_ctime_ns if about.st_nlink == 1 else 0
+    return ["file", about.st_mtime_ns, changed, about.st_size, about.st_ino, link]
 
 
 def _state_of_folder(path: str) -> list[str]:

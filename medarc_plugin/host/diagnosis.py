@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.errors import HostBrokenError
 from medarc_plugin.host.locate import MEND, SYNC
-from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, run, show
+from medarc_plugin.process import MOST_SHOWN, TIMED_OUT, ending_of, killed_by, run_apart, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medarc_plugin.models import Host
@@ -34,35 +35,88 @@ def of_failure(host: Host, done: Completed) -> HostBrokenError:
         host: prime-rl.
         done: How its interpreter ended.
     """
-    where = f"prime-rl's interpreter {host.python} ({host.source})"
     if done.returncode == TIMED_OUT:
-        return HostBrokenError(
-            f"{where} gave {done.stderr.partition(chr(10))[0]}; it printed:\n{_printed(done)}",
-            hint=f"`{shlex.quote(str(host.python))} -c 'import prime_rl.configs.rl'` should come back: what "
-            "hangs in it may be a file system, or what its site-packages run at every start",
-        )
+        return of_patience(host, done, show([str(host.python), "-c", "import prime_rl.configs.rl"]))
     if done.ok:
         return HostBrokenError(
-            f"{where} gave no answer: `{show(done.argv)}` ended well and printed:\n{_printed(done)}",
-            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+            f"{host.interpreter} gave no answer: `{show(done.argv)}` ended well and printed:\n"
+            f"{_printed(done)}",
+            hint=is_it_one(host),
         )
+    if not done.started:
+        reason = done.stderr.rpartition(": ")[2]
+        return HostBrokenError(f"{host.interpreter} cannot be started: {reason}", hint=is_it_one(host))
     words = last_words(done.stderr) or _printed(done)
-    if done.killed_by is not None:
-        return HostBrokenError(
-            f"{where} {done.ending}: `{show(done.argv)}`; it printed:\n{words}", hint=_after(done.killed_by)
-        )
+    ending = ending_of(done.returncode)
+    if killed_by(done.returncode):
+        message = f"{host.interpreter} {ending}: `{show(done.argv)}`; it printed:\n{words}"
+        return HostBrokenError(message, hint=_after(done.returncode))
     wrong = wrong_version(host)
+    how = f"is {wrong}" if wrong else "failed"
     return HostBrokenError(
-        f"{where} {f'is {wrong}' if wrong else 'failed'}: `{show(done.argv)}` {done.ending}:\n{words}",
+        f"{host.interpreter} {how}: `{show(done.argv)}` {ending}:\n{words}",
         hint=_repair(host, wrong),
     )
 
 
-def _after(signal: str) -> str:
+def _after(code: int) -> str:
     """Say what to do about an interpreter that a signal ended."""
-    if signal in CRASHES:
+    if killed_by(code) in CRASHES:
         return f"a compiled package of its environment does not fit this machine: {REPAIR}"
     return "try again; where memory is short (`ulimit -v`, or a login node's limit), on another machine"
+
+
+def of_patience(host: Host, done: Completed, command: str, during: str = "") -> HostBrokenError:
+    """Say that an interpreter did not come to an end.
+
+    Args:
+        host: prime-rl.
+        done: How it was ended.
+        command: What to try by hand.
+        during: What it was at.
+    """
+    return HostBrokenError(
+        f"{host.interpreter} gave {done.stderr.partition(chr(10))[0]}{during}; it printed:\n{_printed(done)}",
+        hint=f"`{command}` should come back: what hangs in it may be a file system, or what its "
+        "site-packages run at every start",
+    )
+
+
+def of_end(
+    host: Host, entrypoint: str, arguments: Sequence[str], code: int | None, words: str
+) -> HostBrokenError:
+    """Say which config it was at which an interpreter ended: nobody else's doing than that config's.
+
+    Args:
+        host: prime-rl.
+        entrypoint: `rl`, `sft` or `inference`.
+        arguments: What is prime-rl's on the command line.
+        code: The exit code, negative for a signal; `None` where the words tell.
+        words: What it printed.
+    """
+    how = "was asked to end" if code is None else ending_of(code)
+    name = None if code is None else killed_by(code)
+    own = f"`{own_command(host, entrypoint, arguments)}` is the same without this plugin"
+    hint = f"what the packages of its environments do when they are imported may end it: {own}"
+    if name is not None and name not in CRASHES:
+        hint = f"{_after(code or 0)}; {own}"
+    said = last_words(words)
+    return HostBrokenError(
+        f"{host.interpreter} {how} while it resolved "
+        f"{configs_in(arguments)}" + (f":\n{said}" if said else ", and printed nothing"),
+        hint=hint,
+    )
+
+
+def own_command(host: Host, entrypoint: str, arguments: Sequence[str]) -> str:
+    """Write prime-rl's own dry run of a config, for a shell."""
+    return show([str(host.python), "-m", f"prime_rl.entrypoints.{entrypoint}", *arguments, "--dry-run"])
+
+
+def configs_in(arguments: Sequence[str]) -> str:
+    """Name the config files of a command line, or show it where it names none."""
+    files = [after for token, after in itertools.pairwise(arguments) if token == "@"]
+    return " and ".join(files) or f"`{show(arguments)}`"
 
 
 def of_import(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
@@ -76,8 +130,10 @@ def of_import(host: Host, answer: Mapping[str, Any]) -> HostBrokenError:
     missing = answer.get("missing")
     lacks = f"its environment lacks {missing!r}: " if missing and not wrong else ""
     which = f", which is {wrong}" if wrong else ""
+    named = f"{host.python_source} " if host.python_source else ""
     return HostBrokenError(
-        f"prime-rl ({host.source}, {host.python}{which}) cannot be imported:\n{answer['message'].strip()}",
+        f"prime-rl ({host.source}, {named}{host.python}{which}) cannot be imported:\n"
+        f"{answer['message'].strip()}",
         hint=lacks + _repair(host, wrong),
     )
 
@@ -113,7 +169,7 @@ def wrong_version(host: Host) -> str | None:
     if wanted is None:
         return None
     question = "import sys; print('Python %d.%d.%d' % tuple(sys.version_info[:3]))"
-    done = run([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
+    done = run_apart([str(host.python), "-IS", "-c", question], timeout=VERSION_TIMEOUT)
     found = re.findall(r"^Python (\d+)\.(\d+)\.\d+$", done.stdout, re.MULTILINE)
     if not found or all(_fits(found[-1], clause) for clause in wanted.split(",")):
         return None
@@ -182,8 +238,18 @@ def _printed(done: Completed) -> str:
     return words[-MOST_SHOWN:] or "(nothing)"
 
 
+def is_it_one(host: Host) -> str:
+    """Ask of what is no interpreter, and say how another is named."""
+    if host.python_source:
+        return f"is it a Python for this machine? {host.python_source} names it"
+    return "is it a Python for this machine? PRIME_RL_PYTHON names another"
+
+
 def _repair(host: Host, wrong: str | None) -> str:
     empty = empty_submodules(host)
+    if host.python_source:
+        todo = "name one that fits" if wrong else "install prime-rl there"
+        return f"{host.python_source} names it: {todo}, or unset it for the one in {host.directory}"
     if wrong:
         return f"`{SYNC}` in {host.directory} makes one that fits; PRIME_RL_PYTHON names another"
     return _fill(host, empty) if empty else REPAIR

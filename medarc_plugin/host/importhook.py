@@ -7,7 +7,8 @@ here only when both are there. `install` then has that script, and nobody else, 
 of `prime_rl.entrypoints.rl`, which takes seconds to import: it holds `main`, and that is our command.
 
 Nothing of prime-rl is changed: without a backend this file is not even read, and once `main` runs, prime-rl's
-module is what the import system finds. `MEDARC_IMPORT_HOOK=0` turns it off.
+module is what the import system finds. `MEDARC_IMPORT_HOOK=0` turns it off; the line itself does so when this
+file cannot be used, whatever it raises: even an interruption would end the interpreter before it has started.
 """
 
 from __future__ import annotations

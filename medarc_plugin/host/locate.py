@@ -140,12 +140,17 @@ def _checkout(directory: Path, source: str, environment: Mapping[str, str]) -> H
     # The link itself and not what it points to: that is how Python knows its environment.
     python = _expanded(Path(named)) if named else directory / ".venv" / "bin" / "python"
     if not os.access(python, os.X_OK) or python.is_dir():
+        if named:
+            raise HostBrokenError(
+                f"PRIME_RL_PYTHON: {python} is missing or cannot be run",
+                hint=f"name an interpreter with prime-rl's packages, or unset it for that of {directory}",
+            )
         raise HostBrokenError(
             f"{source}: prime-rl's interpreter {python} is missing or cannot be run",
             hint=f"`git submodule update --init` and `{SYNC}` in {directory} make it; "
             "PRIME_RL_PYTHON names another",
         )
-    return Host(python, directory, source)
+    return Host(python, directory, source, python_source="PRIME_RL_PYTHON" if named else None)
 
 
 def _expanded(path: Path) -> Path:

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,12 @@ from medarc_plugin.errors import (
     UsageError,
 )
 from medarc_plugin.host import diagnosis, fields, resolver
-from medarc_plugin.host.cache import Cache, Surroundings, folder_for
+from medarc_plugin.host.cache import Cache, Imports, Surroundings, folder_for
 from medarc_plugin.host.locate import commit_of
 from medarc_plugin.host.memory import with_memory
 from medarc_plugin.host.merge import merge, read_files
 from medarc_plugin.models import GpuNeeds, Host, Request, Resolved
-from medarc_plugin.process import run
+from medarc_plugin.process import TIMED_OUT, run_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
     from medarc_plugin.process import Completed
 
 TIMEOUT = 300.0
-"""Seconds that prime-rl's interpreter may take. Its imports take about 10 on a fast file system and
-minutes on a cold network one."""
-
-TIMEOUT_EACH = 20.0
-"""Seconds more for each further config."""
+"""Seconds that prime-rl's interpreter may take to the first config, and from one to the next. Its imports
+take about 10 on a fast file system and minutes on a cold network one."""
 
 
 @dataclass
@@ -138,7 +136,10 @@ def _checked(
             known[index] = found
     open_ones = {index: request for index, request in requests.items() if index not in known}
     began = time.time()
-    asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    try:
+        asked = _ask_all(list(open_ones.values()), host, _counted_from(len(known), progress))
+    except MedarcError as error:
+        asked = [error] * len(open_ones)
     answers: dict[int, dict[str, Any] | MedarcError] = {**known, **dict(zip(open_ones, asked, strict=True))}
     memory = memory.renewed()
     outcomes: dict[int, Resolved | MedarcError] = {}
@@ -203,8 +204,9 @@ class _Memory:
     def keep(self, request: dict[str, Any], answer: dict[str, Any], began: float) -> None:
         """Keep an answer, unless what it came from changed meanwhile."""
         key = self._key(request)
-        if key is not None and key == self._keys.get(json.dumps(request)):
-            self._cache.put(key, answer, self._environment, began)
+        imports = answer.get("imports")
+        if imports is not None and key is not None and key == self._keys.get(json.dumps(request)):
+            self._cache.put(key, answer, imports, self._environment, began)
 
     def _key(self, request: dict[str, Any]) -> str | None:
         return self._surroundings.key(
@@ -274,57 +276,98 @@ def _check_single(request: Request, options: SlurmOptions) -> None:
 def _ask_all(
     requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
 ) -> list[dict[str, Any] | MedarcError]:
-    """Ask prime-rl's interpreter, and once more for those behind one at which it ended."""
+    """Ask prime-rl's interpreter: for all of them in one process, and where one ends it, each apart."""
     answers: list[dict[str, Any] | MedarcError] = []
+    apart = False
     while len(answers) < len(requests):
-        found, error = _ask(requests[len(answers) :], host, _counted_from(len(answers), progress))
-        answers += found
-        if error is not None:
-            # An interpreter that answers nothing will not do so for the next config either.
-            answers += [error] * (1 if found else len(requests) - len(answers))
+        left = requests[len(answers) :]
+        asked = _ask(left, host, _counted_from(len(answers), progress), apart=apart)
+        answers += asked.answers
+        at_hand = left[len(asked.answers) :]
+        if not at_hand:
+            break
+        if not asked.ready:
+            # It ends before it is at any config.
+            answers += [diagnosis.of_failure(host, asked.done)] * len(at_hand)
+        elif apart or len(left) == 1 or asked.done.returncode == TIMED_OUT:
+            answers.append(_of_end(host, at_hand[0], asked.done))
+        apart = True
     return answers
 
 
-def _ask(
-    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None
-) -> tuple[list[dict[str, Any]], HostBrokenError | None]:
-    """Run the resolver in prime-rl's interpreter.
+def _of_end(host: Host, request: Mapping[str, Any], done: Completed) -> MedarcError:
+    entrypoint, arguments = request["entrypoint"], request["arguments"]
+    if done.returncode == TIMED_OUT:
+        during = f" while it resolved {diagnosis.configs_in(arguments)}"
+        return diagnosis.of_patience(host, done, diagnosis.own_command(host, entrypoint, arguments), during)
+    return diagnosis.of_end(host, entrypoint, arguments, done.returncode, done.stdout + done.stderr)
 
-    Returns:
-        The answers in the order of the requests, as many as there are; and why there are no more.
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a process of prime-rl's interpreter has said.
+
+    Attributes:
+        answers: In the order of the requests, as many as there are.
+        ready: Whether prime-rl was imported.
+        done: How it ended.
     """
-    with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
-        question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
-        question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
-        argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
-        done = _run_watched(argv, host, TIMEOUT + TIMEOUT_EACH * (len(requests) - 1), answer_file, progress)
-        answer_written = answer_file.exists()
-        lines = answer_file.read_bytes().splitlines(keepends=True) if answer_written else []
+
+    answers: list[dict[str, Any]]
+    ready: bool
+    done: Completed
+
+
+def _ask(
+    requests: Sequence[dict[str, Any]], host: Host, progress: Callable[[int], None] | None, *, apart: bool
+) -> _Asked:
+    """Run the resolver in prime-rl's interpreter."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
+            question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
+            question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
+            argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
+            done = run_apart(
+                [*argv, "apart"] if apart else argv,
+                env=environment_for(host),
+                timeout=TIMEOUT,
+                news=_counting(answer_file, progress),
+            )
+            written = answer_file.read_bytes() if answer_file.exists() else None
+    except OSError as error:
+        raise HostBrokenError(
+            f"prime-rl cannot be asked: {error.filename or tempfile.gettempdir()}: {error.strerror}",
+            hint="TMPDIR names another folder for temporary files",
+        ) from None
+    lines = (written or b"").splitlines(keepends=True)
     # An interpreter that was ended may have been writing a line.
     whole = lines if done.ok else [line for line in lines if line.endswith(b"\n")]
     answers = [_read_answer(line, host) for line in whole]
-    if len(answers) >= len(requests):
-        return answers, None
-    if done.ok and not answers and answer_written:
+    if done.ok and written == b"":
         _read_answer(b"", host)
-    return answers, diagnosis.of_failure(host, done)
+    ready = next((answer for answer in answers if answer["kind"] == "ready"), None)
+    answers = [answer for answer in answers if answer["kind"] != "ready"]
+    if ready is not None:
+        imports = Imports(ready["imports"])
+        for answer in answers:
+            answer["imports"] = imports
+    return _Asked(answers, ready is not None, done)
 
 
-def _run_watched(
-    argv: Sequence[str], host: Host, timeout: float, answer_file: Path, progress: Callable[[int], None] | None
-) -> Completed:
-    """Run the resolver and tell how many answers there are meanwhile."""
-    environment = environment_for(host)
-    if progress is None:
-        return run(argv, env=environment, timeout=timeout)
-    from concurrent.futures import ThreadPoolExecutor, wait
+def _counting(answer_file: Path, progress: Callable[[int], None] | None) -> Callable[[], int]:
+    """Count the answers that are there, and tell how many there are."""
+    text = bytearray()
 
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run, argv, env=environment, timeout=timeout)
-        while wait([future], timeout=0.1).not_done:
-            if answer_file.exists():
-                progress(answer_file.read_bytes().count(b"\n"))
-        return future.result()
+    def count() -> int:
+        with suppress(OSError), answer_file.open("rb") as file:
+            file.seek(len(text))
+            text.extend(file.read())
+        lines = text.count(b"\n")
+        if progress is not None:
+            progress(max(0, lines - 1))
+        return lines
+
+    return count
 
 
 def _read_answer(line: bytes, host: Host) -> dict[str, Any]:
@@ -335,9 +378,8 @@ def _read_answer(line: bytes, host: Host) -> dict[str, Any]:
             raise KeyError("document, facts or shape")  # noqa: TRY301 - caught below
     except (ValueError, TypeError, KeyError) as error:
         raise HostBrokenError(
-            f"prime-rl's interpreter {host.python} ({host.source}) gave no answer that can be read: "
-            f"{type(error).__name__}: {error}",
-            hint="is it a Python? PRIME_RL_PYTHON, or .venv/bin/python in the checkout, names it",
+            f"{host.interpreter} gave no answer that can be read: {type(error).__name__}: {error}",
+            hint=diagnosis.is_it_one(host),
         ) from None
     return answer
 
@@ -353,6 +395,8 @@ def _is_whole(answer: Mapping[str, Any]) -> bool:
 
 def _raise_for(answer: dict[str, Any], host: Host, request: Request) -> None:
     kind = answer["kind"]
+    if kind == "ended":
+        raise diagnosis.of_end(host, request.entrypoint, request.arguments, answer["code"], answer["words"])
     if kind == "rejected":
         shape = fields.SHAPES[answer["shape"]]
         raise ConfigRejectedError(

@@ -1,19 +1,26 @@
 """Resolve configs with prime-rl's own parser, in prime-rl's own interpreter.
 
-Standard library only, and run as a file: `PYTHON resolver.py REQUESTS ANSWERS`. Each line of the first is a
-request as JSON, with `entrypoint`, `arguments` (what is prime-rl's on the command line), `fields` (path of
-the package `fields`) and `wishes`. For each a line is added to the other file, in the same order and as soon
-as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print to
-standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
+Standard library only, and run as a file: `PYTHON resolver.py REQUESTS ANSWERS [apart]`. Each line of the
+first is a request as JSON, with `entrypoint`, `arguments` (what is prime-rl's on the command line), `fields`
+(path of the package `fields`) and `wishes`. For each a line is added to the other file, in the same order and
+as soon as it is known: the answer as JSON. That is a file of its own since interpreters and libraries print
+to standard output as they like. An exit code of 0 says that there is an answer to each, of whatever kind.
+
+Before the first answer that prime-rl's classes are needed for stands one of the kind `ready`, with `imports`,
+the files that these came from. What ends this process from there on is the doing of the config at hand. With
+`apart` each config is resolved in a process of its own; where one ends its process, the answer says so, and
+the next is resolved all the same.
 
 An answer that is a config comes with `read`: what it came from, beside the request. See `Recorder`.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import sysconfig
 import traceback
@@ -21,7 +28,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 CLASSES = {
     "rl": ("prime_rl.configs.rl", "RLConfig"),
@@ -35,9 +42,6 @@ FIELDS = "_medarc_fields"
 
 PATHS = (str, bytes, os.PathLike)
 
-CLOSE = frozenset({"prime_rl", "verifiers", "pydantic_config", "pydantic"})
-"""Packages whose every file is looked at, wherever they are installed: a config is what they make of it."""
-
 RESTLESS = frozenset(
     {
         "socket.connect",
@@ -50,6 +54,12 @@ RESTLESS = frozenset(
     }
 )
 """What makes an answer good for once: it came from the network or from another program."""
+
+MOST_WORDS = 20_000
+"""Bytes of what a process printed before it ended, from its end."""
+
+SECONDS_TO_LEAVE = 2
+"""For what libraries do at an interpreter's end."""
 
 
 def load(path: str) -> ModuleType:
@@ -110,7 +120,9 @@ class Recorder:
     def __init__(self) -> None:
         self.importing = True
         self.hindrance = ""
-        self._early = frozenset(sys.modules)
+        self._state_of_chance: Callable[[], object] = list
+        self._chance: object = None
+        self._imports: frozenset[str] = frozenset()
         self._variables: set[str] = set()
         # Of this request, and of all: what one config made a library read, the next finds in memory.
         self._paths: set[str] = set()
@@ -124,18 +136,24 @@ class Recorder:
 
     def start(self) -> None:
         """Begin with the environment: imports read it too, while their files are told by the modules."""
-        os.environ.__class__ = watched(type(os.environ), self._variables.add, self._hinder)
+        for environment in (os.environ, os.environb):
+            environment.__class__ = watched(type(environment), self._variables.add, self._hinder)
+        # Before anybody takes it by name, as the module `random` does.
+        os.urandom = self._hindering(os.urandom, "resolving it draws random numbers")
+        self._state_of_chance = importlib.import_module("random").getstate
+        # It draws a key when it is imported, which is nobody's config.
+        importlib.import_module("multiprocessing.process")
 
     def imported(self) -> None:
         """prime-rl is imported; what is read from here on is a config's doing."""
         if not self.importing:
             return
         self.importing = False
-        self._early = frozenset(sys.modules)
         # No sooner: a hook costs at each of the many events of an import.
         sys.addaudithook(self._audit)
-        for name in ("stat", "lstat", "access"):
+        for name in ("stat", "lstat", "access", "readlink"):
             setattr(os, name, self._noting(getattr(os, name)))
+        self._chance = self._state_of_chance()
 
     def report(self, arguments: list[str]) -> dict[str, Any]:
         """Say what an answer came from, beside the configs that it names.
@@ -146,6 +164,8 @@ class Recorder:
         Returns:
             `paths`, whose state matters; `folders`, whose names do; `variables`; and `hindrance`.
         """
+        if self._state_of_chance() != self._chance:
+            self._hinder("resolving it draws random numbers")
         pairs = zip(["", *arguments], arguments)  # noqa: B905 - the one is longer
         files = [
             token if before == "@" else token.rpartition("@")[2]
@@ -156,8 +176,9 @@ class Recorder:
         self._all_folders |= self._folders
         self._paths.clear()
         self._folders.clear()
-        modules = self._modules()
+        modules = self._modules() - self._imports
         folders = {_folder(path) for path in modules} | self._all_folders | set(sys.path)
+        folders |= {_folder(path) for path in self._imports if not _is_installed(path)}
         return {
             "paths": sorted(modules | self._all_paths),
             "folders": sorted(path for path in folders if path and not self._is_standard(path)),
@@ -165,25 +186,26 @@ class Recorder:
             "hindrance": self.hindrance,
         }
 
-    def _modules(self) -> set[str]:
-        """Files of modules that are not known by the version of their package.
+    def imports(self) -> list[str]:
+        """List the files of the modules that are imported for any config, when they are."""
+        self._imports = frozenset(self._modules())
+        return sorted(self._imports)
 
-        What lies in site-packages is known by the names there; but not what people edit in place or install
-        again without a new version, and not what a config's own environments are.
-        """
-        packages = tuple(f"{path}{os.sep}" for path in sys.path if path.endswith("-packages"))
-        found: set[str] = set()
-        for name, module in list(sys.modules.items()):
-            path = getattr(module, "__file__", None)
-            if not isinstance(path, str) or self._is_standard(path) or name.startswith(FIELDS):
-                continue
-            close = name.partition(".")[0] in CLOSE or name not in self._early
-            if close or not path.startswith(packages):
-                found.add(os.path.abspath(path))  # noqa: PTH100 - a link may be turned elsewhere
-        return found
+    def _modules(self) -> set[str]:
+        """Files of the modules that are imported, but Python's own and ours."""
+        files = {
+            getattr(module, "__file__", None)
+            for name, module in list(sys.modules.items())
+            if not name.startswith(FIELDS)
+        }
+        return {
+            os.path.abspath(path)  # noqa: PTH100 - a link may be turned elsewhere
+            for path in files - {__file__}
+            if isinstance(path, str) and not self._is_standard(path)
+        }
 
     def _is_standard(self, path: str) -> bool:
-        return f"{path}{os.sep}".startswith(self._standard) and "-packages" not in path
+        return f"{path}{os.sep}".startswith(self._standard) and not _is_installed(path)
 
     def _hinder(self, words: str) -> None:
         if not self.importing:
@@ -196,6 +218,13 @@ class Recorder:
             self._note(self._paths, arguments[0])
         elif event in {"os.listdir", "os.scandir"}:
             self._note(self._folders, arguments[0] or ".")
+
+    def _hindering(self, function: Any, words: str) -> Any:  # noqa: ANN401 - of the module `os`
+        def hindering(*args: Any) -> Any:  # noqa: ANN401 - as given
+            self._hinder(words)
+            return function(*args)
+
+        return hindering
 
     def _noting(self, function: Any) -> Any:  # noqa: ANN401 - of the module `os`
         def noting(path: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as given
@@ -222,26 +251,30 @@ def watched(plain: Any, seen: Callable[[str], None], everything: Callable[[str],
 
     Args:
         plain: The class of `os.environ`.
-        seen: Told each name.
+        seen: Told each name, as text.
         everything: Told when all of it is read.
     """
 
     class Watched(plain):  # type: ignore[misc] # the class has no public name
-        def __getitem__(self, name: str) -> str:
-            seen(name)
-            found: str = super().__getitem__(name)
-            return found
+        def __getitem__(self, name: Any) -> Any:  # noqa: ANN401 - text, or bytes
+            seen(os.fsdecode(name))
+            return super().__getitem__(name)
 
-        def __contains__(self, name: object) -> bool:
-            seen(str(name))
+        def __contains__(self, name: Any) -> bool:  # noqa: ANN401 - likewise
+            seen(os.fsdecode(name))
             return bool(super().__contains__(name))
 
-        def __iter__(self) -> Iterator[str]:
+        def __iter__(self) -> Iterator[Any]:
             everything("the whole environment is read")
-            names: Iterator[str] = super().__iter__()
+            names: Iterator[Any] = super().__iter__()
             return names
 
     return Watched
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a file lies in an environment's packages, where none is added but by an installer."""
+    return "-packages" in path
 
 
 def _folder(path: str) -> str:
@@ -260,18 +293,32 @@ def missing_module(error: Any) -> Any:  # noqa: ANN401 - an exception, and a nam
     return None
 
 
-def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
-    """Answer a request; every expected failure is an answer too."""
-    fields = load(request["fields"])
-    entrypoint = request["entrypoint"]
-    module, name = CLASSES[entrypoint]
+@functools.cache
+def broken(entrypoint: str) -> dict[str, Any] | None:
+    """Import prime-rl's config classes; an answer where that fails."""
     try:
-        config_class = getattr(importlib.import_module(module), name)
-        from pydantic_config import ConfigFileError, cli
-    except Exception as error:
+        config_class_of(entrypoint)
+        from pydantic_config import ConfigFileError, cli  # noqa: F401 - that they are there
+    except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
         return {"kind": "broken", "message": message, "missing": missing_module(error)}
+    return None
+
+
+def config_class_of(entrypoint: str) -> Any:  # noqa: ANN401 - a class of prime-rl's
+    """Import the class of an entry point's config."""
+    module, name = CLASSES[entrypoint]
+    return getattr(importlib.import_module(module), name)
+
+
+def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # noqa: PLR0911 - an outcome each
+    """Answer a request when prime-rl is imported; every expected failure is an answer too."""
+    from pydantic_config import ConfigFileError, cli
+
+    fields = load(request["fields"])
+    entrypoint = request["entrypoint"]
+    config_class = config_class_of(entrypoint)
     recorder.imported()
 
     shape, lacking = fields.shape_of(entrypoint, lambda path: has_path(config_class, path))
@@ -303,7 +350,10 @@ def resolve(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:  # n
             return {"kind": "contradiction", "message": error.message, "hint": error.hint}
         except ModuleNotFoundError as error:
             return {"kind": "missing-module", "message": str(error), "missing": missing_module(error)}
-        except Exception as error:
+        except SystemExit as error:
+            return {"kind": "ended", "code": None, "words": f"SystemExit: {error}"}
+        except BaseException as error:
+            # Of whatever kind: libraries in Rust panic with one that is no Exception.
             return {"kind": "rejected", "shape": shape.name, "message": f"{type(error).__name__}: {error}"}
 
     return describe(fields, config, entrypoint, shape, written, caught)
@@ -356,16 +406,40 @@ def describe(
 
 def main() -> None:
     """Read the requests, write an answer to each."""
-    requests_path, answers_path = sys.argv[1:]
+    requests_path, answers_path, *apart = sys.argv[1:]
     # prime-rl finds its modules as it does without us: none of those beside this file.
     sys.path[:] = [path for path in sys.path if path != _folder(__file__)]
     requests = Path(requests_path).read_text(encoding="utf-8").splitlines()
     recorder = Recorder()
     recorder.start()
+    is_ready = False
     with open(answers_path, "w", encoding="utf-8") as answers:  # noqa: PTH123 - before anything is imported
         for line in requests:
-            answers.write(json.dumps(_answer(json.loads(line), recorder)) + "\n")
-            answers.flush()
+            request = json.loads(line)
+            answer = broken(request["entrypoint"])
+            if answer is None and not is_ready:
+                _say(answers, {"kind": "ready", "imports": recorder.imports()})
+                is_ready = True
+            if answer is None:
+                answer = _answer_apart(request, recorder) if apart else _answer(request, recorder)
+            _say(answers, answer)
+    # All is said; threads that a library has left would have the interpreter wait for them.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS_TO_LEAVE)
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(_as_text(answer) + "\n")
+    answers.flush()
+
+
+def _as_text(answer: dict[str, Any]) -> str:
+    try:
+        return json.dumps(answer)
+    except (ValueError, TypeError, RecursionError) as error:
+        # A number of too many digits, for one.
+        message = f"the resolved config cannot be written: {type(error).__name__}: {error}"
+        return json.dumps({"kind": "rejected", "message": message})
 
 
 def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
@@ -377,6 +451,37 @@ def _answer(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
     if answer["kind"] == "resolved":
         answer["read"] = read
     return answer
+
+
+def _answer_apart(request: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
+    """Answer in a copy of this process, which has imported prime-rl and nothing for a config."""
+    import tempfile
+
+    with tempfile.TemporaryFile("w+") as file, tempfile.TemporaryFile() as words:
+        with warnings.catch_warnings():
+            # Python warns of threads, which a copy does not have. Libraries keep some for later.
+            warnings.simplefilter("ignore")
+            child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(words.fileno(), 1)
+                os.dup2(words.fileno(), 2)
+                file.write(_as_text(_answer(request, recorder)))
+                file.flush()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        file.seek(0)
+        text = file.read() if code == 0 else ""
+        if text:
+            answer: dict[str, Any] = json.loads(text)
+            return answer
+        words.seek(max(0, words.seek(0, os.SEEK_END) - MOST_WORDS))
+        return {"kind": "ended", "code": code, "words": words.read().decode(errors="replace")}
 
 
 if __name__ == "__main__":

@@ -53,25 +53,97 @@ def refused(here: Callable[..., object], slurm: Slurm, work: Path) -> Callable[.
     return run
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("no.toml", None, "Config file not found: no.toml"),
-        ("bad.toml", "a = ", "Invalid TOML in bad.toml"),
-        ("bad.txt", "", "Unsupported file type: bad.txt"),
-        ("bad.json", "[]", "is not a table"),
-        ("bad.toml", "slurm = 5", "[slurm] must be a table"),
-    ],
-)
+UNREADABLE = {
+    "missing": ("no.toml", None, "Config file not found: no.toml", "/work has none of that name"),
+    "mistyped": ("rll.toml", None, "Config file not found: rll.toml", "did you mean rl.toml?"),
+    "elsewhere": ("there/rl.toml", None, "Config file not found", "there is no folder there in"),
+    "no TOML": ("bad.toml", b"a = ", "Invalid TOML in bad.toml", ""),
+    "another kind": ("bad.txt", b"", "Unsupported file type: bad.txt", ""),
+    "no table": ("bad.json", b"[]", "bad.json holds something that is not a table", ""),
+    "slurm is no table": ("bad.toml", b"slurm = 5", "[slurm] must be a table", ""),
+    "a BOM": (
+        "bad.toml",
+        b"\xef\xbb\xbfa = 1",
+        "Invalid TOML in bad.toml",
+        "`tail -c +4 bad.toml` is without",
+    ),
+    "another code": ("bad.toml", b"a = 1 # caf\xe9", "bad.toml is not UTF-8 text", "`iconv -f WINDOWS-1252"),
+    "wide characters": ("bad.toml", "a = 1".encode("utf-16"), "is not UTF-8 text", "`iconv -f UTF-16"),
+    "many digits": (
+        "bad.toml",
+        b"a = " + b"9" * 6000,
+        "bad.toml holds a value that cannot be read: Exceeds",
+        "",
+    ),
+    "many in hex": ("bad.toml", b"a = 0x" + b"f" * 6000, "bad.toml holds a value that cannot be read", ""),
+    "no date": (
+        "bad.yaml",
+        b"a: 2020-13-45",
+        "bad.yaml holds a value that cannot be read: month must be",
+        "",
+    ),
+    "very deep": ("bad.json", b"[" * 100_000, "bad.json is nested too deeply", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message", "hint"), UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("program", ["rl", "medarc_slurm"])
 def test_a_config_that_cannot_be_read(
-    refused: Callable[..., str], work: Path, program: str, name: str, content: str | None, message: str
+    refused: Callable[..., str],
+    work: Path,
+    program: str,
+    name: str,
+    content: bytes | None,
+    message: str,
+    hint: str,
 ) -> None:
     if content is not None:
-        (work / name).write_text(content)
+        (work / name).write_bytes(content)
     head = ("rl", name) if program == "medarc_slurm" else ("--backend", "slurm", "@", name)
 
-    assert message in refused(program, *head, "--output-dir", "run", "--dry-run", hint=False)
+    said = refused(program, *head, "--output-dir", "run", "--dry-run", hint=bool(hint))
+
+    assert message in said
+    assert hint in said
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_a_config_that_is_no_file_is_refused_before_it_is_read(
+    refused: Callable[..., str], work: Path, make: Callable[[str], None], what: str
+) -> None:
+    make("config.toml")
+
+    said = [
+        refused("rl", *LAUNCH, "@", "config.toml", "--dry-run"),
+        refused("rl", *LAUNCH, "--trainer", "@config.toml", "--dry-run"),
+        refused("medarc_slurm", "rl", "config.toml", "--output-dir", "run"),
+    ]
+
+    assert all(f"config.toml is {what}, not a regular file" in each for each in said)
+
+
+def test_a_file_that_cannot_be_read_is_named_among_several_and_stops_no_other(
+    here: Callable[..., Any], work: Path
+) -> None:
+    (work / "bad.toml").write_text("a = " + "9" * 6000)
+    done = here("medarc_slurm", "rl", "bad.toml", "rl.toml", "--output-dir", "runs/{stem}", "--dry-run")
+    merged = here("rl", *LAUNCH, "@", "rl.toml", "@", "bad.toml", "--dry-run")
+
+    assert (done.code, merged.code) == (2, 2)
+    assert "error: bad.toml: bad.toml holds a value" in done.err
+    assert "1 of 2 runs written" in done.err
+    assert "error: bad.toml holds a value" in merged.err
+
+
+def test_a_date_in_an_unchecked_config_is_written_as_prime_rl_would(
+    here: Callable[..., Any], work: Path
+) -> None:
+    (work / "rl.toml").write_text(f"since = 2026-08-21\n{RL}")
+
+    done = here("rl", *LAUNCH, "--dry-run")
+
+    assert done.code == 0, done.err
+    assert json.loads((work / "run/configs/rl.json").read_text())["since"] == "2026-08-21"
 
 
 @pytest.mark.parametrize(
@@ -294,6 +366,8 @@ def test_a_prime_rl_of_an_unknown_shape_can_be_used_unchecked(
     assert "  to be main it lacks clean\n" in refusal.err
     assert "--no-check goes on with an unchecked config, as for main" in refusal.err
     assert done.code == 0, done.err
+    assert "unchecked: the schema of this prime-rl is not known, and taken for that of main" in done.err
+    assert "not found" not in done.err
     launch = json.loads((work / "run/configs/launch/launch.json").read_text())
     assert (launch["checked"], launch["fields"]["shape"]) == (False, "main")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
+import tempfile
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -125,13 +127,27 @@ def test_one_that_hangs_is_ended_and_what_it_printed_is_shown(
     assert "-c 'import prime_rl.configs.rl'` should come back" in said
 
 
+def test_a_machine_without_room_for_the_question(
+    refused: Callable[..., str], prime_rl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch/medarc-1")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+
+    said = refused()
+
+    assert "prime-rl cannot be asked: /scratch/medarc-1: No space left on device" in said
+    assert "TMPDIR names another folder" in said
+
+
 def test_one_that_does_nothing_is_no_prime_rl(refused: Callable[..., str], prime_rl: Path) -> None:
     be_python(prime_rl, "exit 0")
 
     said = refused()
 
     assert "gave no answer: " in said
-    assert "is it a Python?" in said
+    assert "is it a Python for this machine? PRIME_RL_PYTHON names another" in said
 
 
 def test_one_that_fails_is_shown_without_its_traceback(refused: Callable[..., str], prime_rl: Path) -> None:
@@ -187,6 +203,47 @@ def test_a_version_that_fits_is_not_blamed(refused: Callable[..., str], prime_rl
     shutil.rmtree(prime_rl / ".venv" / "lib")
 
     assert "asks for" not in refused()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_one_that_is_no_program_of_this_machine(
+    refused: Callable[..., str], prime_rl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    python = tmp_path / "python" if named else prime_rl / ".venv/bin/python"
+    python.unlink(missing_ok=True)
+    python.write_bytes(b"\x7fELF")
+    python.chmod(0o755)
+    if named:
+        monkeypatch.setenv("PRIME_RL_PYTHON", str(python))
+
+    said = refused()
+
+    whose = "PRIME_RL_PYTHON" if named else "PRIME_RL_DIR"
+    assert f"prime-rl's interpreter {python} ({whose}) cannot be started: Exec format error" in said
+    assert f"PRIME_RL_PYTHON names {'it' if named else 'another'}" in said
+    assert "uv sync" not in said
+
+
+@pytest.mark.parametrize("fault", ["fails", "without prime-rl", "another version", "not there"])
+def test_one_that_is_named_by_itself_is_blamed_by_that_name(
+    refused: Callable[..., str], prime_rl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    python = tmp_path / "python"
+    if fault == "fails":
+        python.write_text("#!/bin/sh\necho sick >&2\nexit 4\n")
+    elif fault != "not there":
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    if fault == "another version":
+        want_python(prime_rl, "~=3.2.0")
+    if python.exists():
+        python.chmod(0o755)
+    monkeypatch.setenv("PRIME_RL_PYTHON", str(python))
+
+    said = refused()
+
+    assert "PRIME_RL_PYTHON" in said.partition("hint: ")[0]
+    assert "uv sync" not in said
+    assert "PRIME_RL_DIR)" not in said
 
 
 def test_one_so_old_that_it_cannot_read_the_resolver(refused: Callable[..., str], prime_rl: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,6 @@ from medarc_plugin.host import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Result
 
@@ -33,7 +34,12 @@ def prime_rl(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm:
     played = (source / "prime_rl").resolve()
     (source / "prime_rl").unlink()
     shutil.copytree(played, source / "prime_rl", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in source.rglob("*.py"):
+    (packages,) = checkout.glob(".venv/lib/python3*/site-packages")
+    (packages / "renderers").mkdir()
+    (packages / "renderers/configs.py").write_text("NAME = 'one'\n")
+    sft = source / "prime_rl/configs/sft.py"
+    sft.write_text(f"import renderers.configs\n{sft.read_text()}")
+    for path in [*source.rglob("*.py"), *packages.rglob("*.py")]:
         os.utime(path, (LONG_AGO, LONG_AGO))
     monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
     (work / "a.toml").write_text(CONFIG)
@@ -44,13 +50,13 @@ def prime_rl(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is run: a line each time that prime-rl's interpreter is."""
     found: list[str] = []
-    run = resolve.run
+    run = resolve.run_apart
 
     def count(argv: list[str], **options: object) -> object:
         found.append(argv[0])
         return run(argv, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resolve, "run", count)
+    monkeypatch.setattr(resolve, "run_apart", count)
     return found
 
 
@@ -89,12 +95,24 @@ def install(prime_rl: Path, work: Path) -> None:
     (folder / "another_environment").mkdir()
 
 
+def patch_a_package(prime_rl: Path, work: Path) -> None:
+    """As by hand: nothing of its name, its version or the files beside it changes."""
+    (path,) = prime_rl.glob(".venv/lib/python3*/site-packages/renderers/configs.py")
+    path.write_text("NAME = 'other'\n")
+    os.utime(path, (LONG_AGO, LONG_AGO))
+
+
 def say_nothing(prime_rl: Path, work: Path) -> None:
     """The bytes count, and not when they were written."""
     os.utime(work / "a.toml")
 
 
-CHANGES = {"config": (change_config, 2), "prime-rl": (change_prime_rl, 2), "a package": (install, 2)}
+CHANGES = {
+    "config": (change_config, 2),
+    "prime-rl": (change_prime_rl, 2),
+    "a package": (install, 2),
+    "the text of a package": (patch_a_package, 2),
+}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +187,7 @@ def test_a_cache_that_cannot_be_used_stops_nothing(
 def test_a_config_that_changes_while_it_is_read_is_not_kept(
     here: Run, prime_rl: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = resolve.run
+    run = resolve.run_apart
 
     def change_and_run(*args: object, **options: object) -> object:
         done = run(*args, **options)  # type: ignore[arg-type]
@@ -177,7 +195,7 @@ def test_a_config_that_changes_while_it_is_read_is_not_kept(
         return done
 
     with monkeypatch.context() as context:
-        context.setattr(resolve, "run", change_and_run)
+        context.setattr(resolve, "run_apart", change_and_run)
         first = here(*DRY_RUN)
     (work / "a.toml").write_text(CONFIG)
     second = here(*DRY_RUN)
@@ -197,3 +215,97 @@ def test_a_config_with_a_secret_is_resolved_each_time(
     assert (first.code, second.code) == (0, 0), first.err
     assert len(asked) == 2
     assert not (tmp_path / "home/.cache/medarc/configs").exists()
+
+
+@pytest.mark.parametrize("place", [(), ("--run.dir", "fx")], ids=["no place", "a place"])
+def test_a_name_that_prime_rl_draws_is_another_each_time(
+    here: Run, prime_rl: Path, asked: list[str], place: tuple[str, ...]
+) -> None:
+    def name() -> object:
+        done = here("sft", "@", "a.toml", "--backend", "slurm", "--gpus", "1", "--dry-run", *place)
+        script = Path(done.out.split()[-1])
+        return json.loads((script.parent / "configs/sft.json").read_text())["run"]["name"]
+
+    assert name() != name()
+    assert len(asked) == 2
+
+
+CHANCES = {
+    "secrets": "secrets.token_hex(2)",
+    "os.urandom": "os.urandom(2).hex()",
+    "a uuid": "str(uuid.uuid4())",
+    "random": "str(random.random())",
+    "a name of random's": "str(choice([1, 2]))",
+}
+
+
+@pytest.mark.parametrize("chance", CHANCES.values(), ids=CHANCES)
+def test_what_an_environment_draws_is_drawn_each_time(
+    here: Run, prime_rl: Path, asked: list[str], chance: str
+) -> None:
+    add_to_configs(prime_rl, "import os, random, secrets, uuid\nfrom random import choice", chance)
+
+    first, second = here(*DRY_RUN), here(*DRY_RUN)
+
+    assert (first.code, second.code) == (0, 0), first.err
+    assert len(asked) == 2
+
+
+def turn_link(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("two")
+
+
+def copy_in_place(folder: Path) -> None:
+    """As `cp -p` does, where size and time happen to be the same."""
+    (folder / "data.txt").write_text("b")
+    os.utime(folder / "data.txt", (LONG_AGO, LONG_AGO))
+
+
+READ = {
+    "a link's target": ("os.readlink({folder} + '/link')", turn_link),
+    "where a link leads": ("Path({folder} + '/link').resolve()", turn_link),
+    "a variable in bytes": ("os.environb.get(b'MY_SETTING')", lambda _: os.environ.update(MY_SETTING="2")),
+    "the time zone": ("time.localtime()", lambda _: os.environ.update(TZ="Asia/Tokyo")),
+    "a folder's mode": ("os.stat({folder} + '/one').st_mode", lambda folder: (folder / "one").chmod(0o700)),
+    "a copy in place": ("open({folder} + '/data.txt').read()", copy_in_place),
+}
+
+
+@pytest.mark.parametrize(("statement", "change"), READ.values(), ids=READ)
+def test_what_an_environment_reads_counts(
+    here: Run,
+    prime_rl: Path,
+    tmp_path: Path,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+    change: Callable[[Path], None],
+) -> None:
+    for name, value in (("MY_SETTING", "1"), ("TZ", "Europe/Berlin")):
+        monkeypatch.setenv(name, value)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "data.txt").write_text("a")
+    os.utime(tmp_path / "data.txt", (LONG_AGO, LONG_AGO))
+    imports = "import os, time\nfrom pathlib import Path"
+    add_to_configs(prime_rl, imports, statement.format(folder=repr(str(tmp_path))))
+
+    first, same = here(*DRY_RUN), here(*DRY_RUN)
+    change(tmp_path)
+    changed = here(*DRY_RUN)
+
+    assert (first.code, changed.code) == (0, 0), first.err
+    assert ["from the cache" in done.err for done in (first, same, changed)] == [False, True, False]
+
+
+def add_to_configs(prime_rl: Path, imports: str, statement: str) -> None:
+    """Have prime-rl do something each time that it resolves a config, as an environment may."""
+    path = prime_rl / "src/prime_rl/configs/sft.py"
+    head = '    @model_validator(mode="after")\n'
+    text = path.read_text()
+    assert head in text
+    more = f"{head}    def also(self):\n        {statement}\n        return self\n\n"
+    path.write_text(f"{imports}\n{text.replace(head, more + head)}")
+    os.utime(path, (LONG_AGO, LONG_AGO))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -104,6 +105,34 @@ def test_a_rehearsal_makes_no_cache_for_its_mark(cli: Run, run_dir: Path, host: 
 
     assert json.loads((run_dir / LAUNCH / "launch.json").read_text())["mark"]["file"] is None
     assert not (tmp_path / "none").exists()
+
+
+def test_a_rehearsal_deletes_no_run(here: Run, work: Path, run_dir: Path, host: Path, slurm: Slurm) -> None:
+    (work / "rl.toml").write_text("clean = true\n" + (EXAMPLES / "rl.toml").read_text())
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "configs").mkdir()
+    (run_dir / "configs" / "rl.json").write_text("{}")
+    before = files_in(run_dir)
+
+    by_flag = here("rl", "--backend", "slurm", *RL, "--rehearse", "--clean")
+    by_config = here("rl", "--backend", "slurm", "@", "rl.toml", *RL[2:], "--rehearse")
+
+    for result in (by_flag, by_config):
+        assert result.code == 2
+        assert "holds a run, which --clean would delete and a rehearsal must not" in result.err
+    assert files_in(run_dir) == before
+    assert (run_dir / "checkpoints").is_dir()
+    assert slurm.calls("sbatch") == []
+
+
+def test_a_rehearsal_takes_clean_where_there_is_no_run(
+    here: Run, run_dir: Path, host: Path, slurm: Slurm
+) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / "job_7.log").touch()
+
+    assert here("rl", "--backend", "slurm", *RL, "--rehearse", "--clean").code == 0
+    assert (run_dir / "job_7.log").exists()
 
 
 # Dry runs.
@@ -779,7 +808,7 @@ def test_an_interruption_ends_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resolve, "run", interrupt)
+    monkeypatch.setattr(resolve, "run_apart", interrupt)
 
     result = here("rl", "--backend", "slurm", *RL)
 
@@ -787,25 +816,91 @@ def test_an_interruption_ends_with_130(
     assert not run_dir.exists()
 
 
-def test_a_process_that_is_interrupted_ends_with_130(work: Path, tmp_path: Path, slurm: Slurm) -> None:
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prime-rl whose interpreter is a script that hangs, with a child; all of it holds the pipe `lives`."""
     folder = tmp_path / "prime-rl"
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / "src" / "prime_rl").mkdir(parents=True)
     (folder / "pyproject.toml").touch()
-    started = tmp_path / "started"
-    os.mkfifo(started)
+    os.mkfifo(tmp_path / "lives")
     python = folder / ".venv" / "bin" / "python"
-    python.write_text(f"#!/bin/sh\necho > {started}\nexec /bin/sleep 60\n")
+    # Who looks at the answers waits for them, and so has started all of this.
+    python.write_text(
+        "#!/bin/sh\n/usr/bin/mkfifo $3\n: > $3\n"
+        f"exec 3>{tmp_path}/lives\n/bin/sleep 1000 &\n/bin/sleep 1000\ntrue\n"
+    )
     python.chmod(0o755)
-    argv = [Path(sys.executable).with_name("rl"), "--backend", "slurm", *RL, "--prime-rl-dir", folder]
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("PRIME_RL_DIR", str(folder))
+    return tmp_path / "lives"
 
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        started.read_text()  # returns when the resolver is at work
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
 
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+def signalled(
+    program: str, *argv: str, lives: Path, number: int, stderr: int = subprocess.PIPE
+) -> tuple[int, str, str]:
+    """Start a command, send a signal to it alone when prime-rl's interpreter runs, and see all of it end."""
+    command = [Path(sys.executable).with_name(program), *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        with lives.open() as held:  # returns when the resolver is at work
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+            assert select.select([held], [], [], 20)[0], "something that it started goes on"
+        return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "ended by SIGTERM\n"),
+        (signal.SIGHUP, 129, "ended by SIGHUP\n"),
+    ],
+)
+def test_a_process_that_is_told_to_end_leaves_nothing(
+    work: Path, slurm: Slurm, hanging: Path, number: int, code: int, words: str
+) -> None:
+    done = signalled("rl", "--backend", "slurm", *RL, lives=hanging, number=number)
+
+    assert done == (code, "", words)
     assert not (work / "runs").exists()
+    assert list((hanging.parent / "tmp").iterdir()) == []
+
+
+def test_a_process_that_is_killed_takes_prime_rls_interpreter_along(slurm: Slurm, hanging: Path) -> None:
+    assert signalled("rl", "--backend", "slurm", *RL, lives=hanging, number=signal.SIGKILL)[0] == -9
+
+
+def test_several_configs_on_a_terminal_can_be_interrupted(work: Path, slurm: Slurm, hanging: Path) -> None:
+    for name in "ab":
+        (work / f"{name}.toml").touch()
+    argv = ("rl", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--dry-run")
+    terminal, screen = os.openpty()
+    try:
+        code, _, _ = signalled("medarc_slurm", *argv, lives=hanging, number=signal.SIGINT, stderr=screen)
+    finally:
+        os.close(screen)
+        os.close(terminal)
+
+    assert code == 130
+    assert not (work / "runs").exists()
+
+
+def test_a_run_in_the_foreground_is_told_that_it_is_to_end(tmp_path: Path) -> None:
+    lives = tmp_path / "lives"
+    os.mkfifo(lives)
+    child = f"/bin/sleep 1000 & trap 'kill $!; echo told; exit 7' TERM; exec 3>{lives}; wait"
+    program = (
+        "import sys; from medarc_plugin.cli import output; from medarc_plugin.process import run_attached\n"
+        "sys.exit(output.guarded(lambda: run_attached(sys.argv[1:])))"
+    )
+    argv = [sys.executable, "-c", program, "/bin/sh", "-c", child]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process, lives.open():
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+
+    assert (process.returncode, out) == (7, "told\n")
 
 
 def test_a_reader_that_goes_away_is_no_error(work: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from standin import make_checkout
 
 from medarc_plugin.host import resolve
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = 'max_steps = {}\n\n[model]\nname = "m"\n\n[data]\ntype = "fake"\n'
 PLACE = ("--output-dir", "runs/{stem}", "--gpus", "1")
+RL_PLACE = ("--output-dir", "runs/{stem}", "--train-gpus", "1", "--infer-gpus", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +36,13 @@ def prime_rl(work: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, slurm:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line each time that prime-rl's interpreter is run."""
     found: list[str] = []
-    run = resolve.run
+    run = resolve.run_apart
 
     def count(argv: list[str], **options: object) -> object:
         found.append(argv[0])
         return run(argv, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resolve, "run", count)
+    monkeypatch.setattr(resolve, "run_apart", count)
     return found
 
 
@@ -144,27 +146,118 @@ def test_a_foreground_takes_one_run(here: Run, work: Path) -> None:
     assert not (work / "runs").exists()
 
 
-def test_a_config_at_which_prime_rl_dies_is_the_only_one_that_fails(
-    here: Run, work: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The interpreter ends at the second of three; the third is asked again."""
-    python = tmp_path / "python"
-    python.write_text(
-        f"#!/bin/bash\nPATH=/usr/bin:/bin\n"
-        f"real={checkout}/.venv/bin/python\n"
-        'if grep -q c.toml <(sed -n 2p "$2"); then\n'
-        '  head -n 1 "$2" > "$2.first"; "$real" "$1" "$2.first" "$3"; echo gone >&2; exit 3\n'
-        "fi\n"
-        'exec "$real" "$@"\n'
-    )
-    python.chmod(0o755)
-    monkeypatch.setenv("PRIME_RL_PYTHON", str(python))
-    (work / "d.toml").write_text(CONFIG.format(8))
+ENVIRONMENTS = {
+    "killer": "import os; print('oh no', flush=True); os._exit(3)",
+    "segv": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    "leaver": "import sys; sys.exit('no licence')",
+    "good": "",
+    "hanging": "import signal; signal.pause()",
+    "threads": "import threading; threading.Thread(target=threading.Event().wait).start()",
+}
+RL = """
+[trainer]
+[orchestrator.renderer]
+name = "prime-qwen3"
+[[orchestrator.train.source]]
+[orchestrator.train.source.env.taskset]
+id = "{}"
+[inference]
+"""
 
-    done = here("medarc_slurm", "sft", "a.toml", "c.toml", "d.toml", *PLACE, "--dry-run", "--no-cache")
+
+@pytest.fixture
+def environments(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prime-rl with environments that end its process when they are imported; a config for each."""
+    checkout = make_checkout(tmp_path / "prime-rl")
+    (packages,) = checkout.glob(".venv/lib/python3*/site-packages")
+    for name, text in ENVIRONMENTS.items():
+        (packages / f"{name}.py").write_text(text)
+        (work / f"{name}.toml").write_text(RL.format(name))
+    for index in range(3):
+        (work / f"good{index}.toml").write_text(RL.format("good"))
+    monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
+    return checkout
+
+
+@pytest.mark.parametrize(
+    "order", ["killer good0 good1 good2", "good0 killer segv good1 leaver good2", "good0 good1 good2 segv"]
+)
+def test_a_config_at_which_prime_rl_dies_is_the_only_one_that_fails(
+    here: Run, work: Path, environments: Path, asked: list[str], order: str
+) -> None:
+    names = order.split()
+
+    done = here("medarc_slurm", "rl", *(f"{name}.toml" for name in names), *RL_PLACE, "--dry-run")
+
+    bad = [name for name in names if "good" not in name]
+    errors = [line.split(": ")[1] for line in done.err.splitlines() if line.startswith("error: ")]
+    assert done.code == 2
+    assert errors == [f"{name}.toml" for name in bad]
+    assert sorted(path.name for path in (work / "runs").iterdir()) == ["good0", "good1", "good2"]
+    assert len(asked) == 2, "one process for all, and one that takes each apart"
+
+
+def test_what_ended_it_is_said_with_the_config(here: Run, environments: Path) -> None:
+    argv = ("killer.toml", "segv.toml", "leaver.toml")
+
+    done = here("medarc_slurm", "rl", *argv, *RL_PLACE, "--dry-run")
+
+    assert "ended with exit code 3 while it resolved killer.toml:\noh no\n" in done.err
+    assert "was killed by SIGSEGV while it resolved segv.toml, and printed nothing\n" in done.err
+    assert "was asked to end while it resolved leaver.toml:\nSystemExit: no licence\n" in done.err
+    assert "-m prime_rl.entrypoints.rl @ segv.toml --dry-run` is the same without this plugin" in done.err
+    assert "uv sync" not in done.err
+
+
+def test_one_config_at_which_prime_rl_dies_is_asked_once(
+    here: Run, environments: Path, asked: list[str]
+) -> None:
+    done = here("medarc_slurm", "rl", "killer.toml", *RL_PLACE, "--dry-run")
 
     assert done.code == 2
-    assert done.err.count("error:") == 1
-    assert "error: c.toml: prime-rl's interpreter" in done.err
-    assert "gone" in done.err
-    assert sorted(path.name for path in (work / "runs").iterdir()) == ["a", "d"]
+    assert "ended with exit code 3 while it resolved killer.toml:\noh no\n" in done.err
+    assert len(asked) == 1
+
+
+def test_one_at_which_prime_rl_hangs_is_named_and_the_others_go_on(
+    here: Run, work: Path, environments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "TIMEOUT", 3.0)
+
+    done = here("medarc_slurm", "rl", "good0.toml", "hanging.toml", "good1.toml", *RL_PLACE, "--dry-run")
+
+    assert done.code == 2
+    assert done.err.count("error: ") == 1
+    assert "gave no answer within 3 s while it resolved hanging.toml; it printed:" in done.err
+    assert sorted(path.name for path in (work / "runs").iterdir()) == ["good0", "good1"]
+
+
+def test_threads_that_an_environment_leaves_are_not_waited_for(here: Run, environments: Path) -> None:
+    done = here("medarc_slurm", "rl", "threads.toml", *RL_PLACE, "--dry-run")
+
+    assert done.code == 0, done.err
+
+
+def test_what_is_resolved_apart_is_what_is_resolved_together(
+    here: Run, work: Path, environments: Path
+) -> None:
+    def written(*names: str) -> str:
+        here("medarc_slurm", "rl", *(f"{name}.toml" for name in names), *RL_PLACE, "--dry-run", "--no-cache")
+        return (work / "runs/good1/configs/rl.json").read_text()
+
+    assert written("killer", "good1") == written("good0", "good1")
+
+
+def test_an_interpreter_that_ends_before_it_is_at_any_config_is_nobodys_fault(
+    here: Run, environments: Path, asked: list[str]
+) -> None:
+    (packages,) = environments.glob(".venv/lib/python3*/site-packages")
+    (packages / "pydantic_config").unlink()
+    (packages / "pydantic_config.py").write_text("import os; os._exit(5)")
+
+    done = here("medarc_slurm", "rl", "good0.toml", "good1.toml", *RL_PLACE, "--dry-run")
+
+    assert done.code == 2
+    assert "error: all 2 configs: prime-rl's interpreter" in done.err
+    assert "`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout repairs" in done.err
+    assert len(asked) == 1

@@ -25,7 +25,7 @@ LAYERS = (
     {"backends", "preflight", "sandbox", "profile_files"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
     {"options", "hookspecs", "process", "project"},
-    {"models", "errors"},
+    {"models", "errors", "signals"},
 )
 """From the top down; a module may import what stands below it, and its own package."""
 

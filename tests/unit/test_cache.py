@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from medarc_plugin.host import cache as module
-from medarc_plugin.host.cache import Cache, Surroundings, folder_for
+from medarc_plugin.host.cache import Cache, Imports, Surroundings, folder_for
 from medarc_plugin.models import Host
 from medarc_plugin.options import holds_secret
 
@@ -51,8 +51,11 @@ def entries(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "configs"
 
 
-def kept(entries: Path, answer: dict[str, Any], **environment: str) -> bool:
-    return Cache(entries).put(KEY, answer, environment, time.time())
+NOTHING = Imports([])
+
+
+def kept(entries: Path, answer: dict[str, Any], *, imports: Imports = NOTHING, **environment: str) -> bool:
+    return Cache(entries).put(KEY, answer, imports, environment, time.time())
 
 
 def test_an_answer_is_found_again_as_it_was(entries: Path, answer: dict[str, Any]) -> None:
@@ -109,6 +112,48 @@ def test_an_answer_does_not_outlive_what_it_came_from(
     change(source)
 
     assert Cache(entries).get(KEY, {}) is None
+
+
+@pytest.mark.parametrize("change", [change_text, change_and_set_the_time_back, remove])
+def test_an_answer_does_not_outlive_what_prime_rl_imports(
+    entries: Path, answer: dict[str, Any], work: Path, change: Any
+) -> None:
+    module = work / "renderers.py"
+    module.write_text("a")
+    os.utime(module, (LONG_AGO, LONG_AGO))
+    imports = Imports([str(module)])
+    kept(entries, answer, imports=imports)
+    before = Cache(entries).get(KEY, {})
+
+    change(module)
+
+    assert before is not None
+    assert Cache(entries).get(KEY, {}) is None
+
+
+def test_imports_are_kept_once_for_all_configs(entries: Path, answer: dict[str, Any], source: Path) -> None:
+    imports = Imports([str(source)])
+    for key in ("a", "b"):
+        Cache(entries).put(key, answer, imports, {}, time.time())
+
+    assert {path.name for path in entries.iterdir()} == {"a", "b", imports.key}
+
+
+@pytest.mark.parametrize("damage", ["gone", "rubbish", "another's"])
+def test_without_its_imports_an_entry_is_none_and_is_replaced(
+    entries: Path, answer: dict[str, Any], source: Path, damage: str
+) -> None:
+    imports = Imports([str(source)])
+    kept(entries, answer, imports=imports)
+    path = entries / imports.key
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"rubbish" if damage == "rubbish" else module.packed({"paths": []}))
+
+    assert Cache(entries).get(KEY, {}) is None
+    assert kept(entries, answer, imports=imports)
+    assert Cache(entries).get(KEY, {}) is not None
 
 
 def test_what_python_compiles_changes_nothing(entries: Path, answer: dict[str, Any], source: Path) -> None:
@@ -190,6 +235,30 @@ def test_a_damaged_entry_is_no_entry_and_is_replaced(
     assert Cache(entries).get(KEY, {}) is not None
 
 
+@pytest.mark.parametrize("kind", ["folder", "link to a folder", "link to nothing"])
+def test_what_lies_in_an_entrys_place_is_replaced(
+    entries: Path, answer: dict[str, Any], source: Path, kind: str
+) -> None:
+    entries.mkdir(mode=0o700, parents=True)
+    if kind == "folder":
+        (entries / KEY / "below").mkdir(parents=True)
+    else:
+        (entries / KEY).symlink_to(source.parent if kind == "link to a folder" else "nothing")
+
+    assert Cache(entries).get(KEY, {}) is None
+    assert kept(entries, answer)
+    assert Cache(entries).get(KEY, {}) is not None
+    assert source.exists()
+
+
+def test_an_entry_from_the_future_holds_like_any_other(entries: Path, answer: dict[str, Any]) -> None:
+    kept(entries, answer)
+    os.utime(entries / KEY, (time.time() + 10**6,) * 2)
+
+    assert Cache(entries).get(KEY, {}) is not None
+    assert kept(entries, answer)
+
+
 def test_another_format_is_no_entry(entries: Path) -> None:
     entries.mkdir(mode=0o700, parents=True)
 
@@ -204,10 +273,7 @@ def test_an_entry_that_is_something_else_is_passed_over(entries: Path, answer: d
     os.mkfifo(entries / KEY)
 
     assert Cache(entries).get(KEY, {}) is None
-    (entries / KEY).unlink()
-    (entries / KEY).mkdir()
-    assert Cache(entries).get(KEY, {}) is None
-    assert not kept(entries, answer)
+    assert kept(entries, answer)
 
 
 def test_a_folder_that_others_may_write_is_not_used(entries: Path, answer: dict[str, Any]) -> None:
@@ -254,31 +320,32 @@ def test_a_file_where_the_folder_should_be(entries: Path, answer: dict[str, Any]
 def test_the_oldest_entries_go_first_and_what_was_used_is_not_old(
     entries: Path, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(module, "MOST_ENTRIES", 3)
     cache = Cache(entries)
     for name in "ab":
-        cache.put(name, answer, {}, time.time())
+        cache.put(name, answer, NOTHING, {}, time.time())
         os.utime(entries / name, (LONG_AGO, LONG_AGO))
     cache.get("a", {})
 
-    cache.put("c", answer, {}, time.time())
+    cache.put("c", answer, NOTHING, {}, time.time())
 
-    assert {path.name for path in entries.iterdir()} == {"a", "c"}
+    assert {path.name for path in entries.iterdir()} == {"a", "c", NOTHING.key}
 
 
 def test_all_entries_together_are_bounded(
     entries: Path, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(entries)
-    cache.put("a", answer, {}, time.time())
+    cache.put("a", answer, NOTHING, {}, time.time())
     os.utime(entries / "a", (LONG_AGO, LONG_AGO))
-    monkeypatch.setattr(module, "MOST_BYTES", int((entries / "a").stat().st_size * 1.5))
+    sizes = [(entries / name).stat().st_size for name in ("a", NOTHING.key)]
+    monkeypatch.setattr(module, "MOST_BYTES", int(sizes[0] * 1.5) + sizes[1])
     (entries / ".new-left").touch()
     os.utime(entries / ".new-left", (LONG_AGO, LONG_AGO))
 
-    cache.put("b", answer, {}, time.time())
+    cache.put("b", answer, NOTHING, {}, time.time())
 
-    assert [path.name for path in entries.iterdir()] == ["b"]
+    assert {path.name for path in entries.iterdir()} == {"b", NOTHING.key}
 
 
 def test_several_at_once_find_a_whole_entry_or_none(entries: Path, answer: dict[str, Any]) -> None:
@@ -297,7 +364,7 @@ def test_several_at_once_find_a_whole_entry_or_none(entries: Path, answer: dict[
         thread.join()
 
     assert found == [whole] * 120
-    assert [path.name for path in entries.iterdir()] == [KEY]
+    assert {path.name for path in entries.iterdir()} == {KEY, NOTHING.key}
 
 
 @pytest.fixture
@@ -305,6 +372,8 @@ def host(work: Path) -> Host:
     """A prime-rl with an environment."""
     packages = work / "prime-rl/.venv/lib/python3.12/site-packages"
     (packages / "verifiers-0.3.1.dist-info").mkdir(parents=True)
+    (packages / "verifiers-0.3.1.dist-info/RECORD").write_text("verifiers/__init__.py,,\n")
+    (packages / "editable.pth").write_text("/source\n")
     python = work / "prime-rl/.venv/bin/python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
@@ -335,6 +404,18 @@ def other_package(host: Host, work: Path) -> str | None:
     return key(host, "@", "a.toml")
 
 
+def same_package_again(host: Host, work: Path) -> str | None:
+    record = work / "prime-rl/.venv/lib/python3.12/site-packages/verifiers-0.3.1.dist-info/RECORD"
+    record.write_text(record.read_text())
+    os.utime(record, (LONG_AGO + 1, LONG_AGO + 1))
+    return key(host, "@", "a.toml")
+
+
+def other_source_folder(host: Host, work: Path) -> str | None:
+    (work / "prime-rl/.venv/lib/python3.12/site-packages/editable.pth").write_text("/elsewhere/source\n")
+    return key(host, "@", "a.toml")
+
+
 def other_environment(host: Host, work: Path) -> str | None:
     (work / "prime-rl/.venv/pyvenv.cfg").write_text("version = 3.13.0\n")
     return key(host, "@", "a.toml")
@@ -356,6 +437,8 @@ def other_folder(host: Host, work: Path) -> str | None:
 DIFFERENT = {
     "the config's text": other_text,
     "a package": other_package,
+    "the same package, installed again": same_package_again,
+    "where a package is edited": other_source_folder,
     "the environment's Python": other_environment,
     "the interpreter": other_interpreter,
     "the folder": other_folder,

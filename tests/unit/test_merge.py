@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_read_is_refused(
 def test_a_folder_is_no_file(work: Path) -> None:
     (work / "d.toml").mkdir()
 
-    with pytest.raises(UsageError, match=r"cannot read d\.toml: Is a directory"):
+    with pytest.raises(UsageError, match=r"d\.toml is a folder, not a regular file"):
         read_files(["@", "d.toml"])
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +21,7 @@ from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import JobPlan, JobState, Submission, TextFile
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -272,6 +276,93 @@ def test_a_file_that_cannot_be_written_is_an_error(work: Path) -> None:
         rundir.write([TextFile(work / "f", "")])
 
     assert [entry.name for entry in work.iterdir()] == ["f"]
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """A disk on which no file gets larger than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_becomes_full_leaves_nothing_of_a_launch(plan: JobPlan) -> None:
+    files = [TextFile(plan.files.script, "#!", 0o755), TextFile(plan.files.job / "owner.py", "x" * 9000)]
+
+    with (
+        full_disk(5000),
+        pytest.raises(RunDirectoryError, match=r"owner\.py cannot be written: File too large"),
+        rundir.locked(plan.files),
+    ):
+        rundir.write(files)
+
+    assert not plan.run_dir.parent.exists()
+
+
+def test_a_disk_that_becomes_full_leaves_an_earlier_launch_as_it_was(plan: JobPlan, work: Path) -> None:
+    def files(text: str) -> list[TextFile]:
+        job = TextFile(plan.files.job / "owner.py", text)
+        return [TextFile(plan.files.script, text[:9], 0o755), TextFile(plan.files.config, text[:9]), job]
+
+    with rundir.locked(plan.files):
+        rundir.write(files("first" * 9))
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    with full_disk(5000), pytest.raises(RunDirectoryError), rundir.locked(plan.files):
+        rundir.write(files("other" * 9000))
+
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_what_can_be_started_gets_its_name_last(
+    plan: JobPlan, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+    replace = Path.replace
+
+    def note(path: Path, target: Path) -> Path:
+        named.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+
+    rundir.write([TextFile(plan.files.script, "", 0o755), TextFile(plan.files.config, "")])
+
+    assert named == [plan.files.config.name, plan.files.script.name]
+
+
+def test_a_launch_that_is_refused_takes_its_lock_away_but_none_that_is_held(plan: JobPlan) -> None:
+    with pytest.raises(KeyboardInterrupt), rundir.locked(plan.files):
+        raise KeyboardInterrupt
+    gone = not plan.run_dir.parent.exists()
+    with rundir.locked(plan.files):
+        rundir.write([TextFile(plan.files.config, "")])
+    with pytest.raises(KeyboardInterrupt), rundir.locked(plan.files):
+        raise KeyboardInterrupt
+
+    assert gone
+    assert plan.files.config.exists()
+
+
+def test_a_lock_that_went_while_it_was_waited_for_is_taken_anew(
+    plan: JobPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan.files.launch.mkdir(parents=True)
+    lock, flock = plan.files.launch / "lock", fcntl.flock
+
+    def take_away(handle: object, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()
+        flock(handle, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", take_away)
+
+    with rundir.locked(plan.files):
+        assert lock.exists()
+        with pytest.raises(RunDirectoryError, match="another launch"), rundir.locked(plan.files):
+            pass
 
 
 def test_a_record_is_plain_json(plan: JobPlan) -> None:

@@ -1,6 +1,6 @@
 """The orchestrator's config, with the environments that it draws from."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -43,13 +43,19 @@ class TasksetConfig(BaseConfig):
     @model_validator(mode="after")
     def installed(self) -> Self:
         module = self.id.replace("-", "_")
-        if self.id and importlib.util.find_spec(module) is None:
+        if not self.id:
+            return self
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
             raise ModuleNotFoundError(
                 f"taskset {self.id!r} not found (tried to import {module!r}). A taskset is a "
                 "package exporting its Taskset subclass via `__all__` — the built-in ones ship "
                 "with verifiers in the `verifiers.v1.tasksets` package; any other package must "
                 "already be installed."
-            ) from ModuleNotFoundError(f"No module named {module!r}", name=module)
+            ) from error
         return self
 
 
