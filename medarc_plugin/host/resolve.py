@@ -82,14 +82,14 @@ def resolve_all(
     questions: Sequence[Question],
     progress: Callable[[int], None] | None = None,
     *,
-    seconds: float = TIMEOUT,
+    seconds: float | None = None,
 ) -> list[Resolved | MedarcError]:
     """Resolve several configs: those that prime-rl has not seen yet, in one process of its interpreter.
 
     Args:
         questions: The configs.
         progress: Told how many are done, now and then.
-        seconds: How long prime-rl's interpreter may take for the first.
+        seconds: How long prime-rl's interpreter may take for the first; `TIMEOUT` unless given.
 
     Returns:
         What `resolve` returns or raises, for each question.
@@ -107,7 +107,7 @@ def resolve_all(
             outcomes[index] = error
     for host, wishes_by_index in asked.items():
         counted = _counted_from(len(outcomes), progress)
-        outcomes |= _checked(questions, wishes_by_index, host, counted, seconds)
+        outcomes |= _checked(questions, wishes_by_index, host, counted, seconds or TIMEOUT)
     return [outcomes[index] for index in range(len(questions))]
 
 

@@ -301,8 +301,12 @@ def broken(entrypoint: str) -> dict[str, Any] | None:
         config_class_of(entrypoint)
         from pydantic_config import ConfigFileError, cli  # noqa: F401 - that they are there
     except BaseException as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        # Where it was raised, unless that is what looks for modules, or this file.
+        frames = traceback.extract_tb(error.__traceback__)
+        others = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
+        found = [frame for frame in others if not frame.filename.startswith("<")][-1:]
+        where = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in found)
+        message = f"{type(error).__name__}: {error}{where}"
         return {"kind": "broken", "message": message, "missing": missing_module(error)}
     return None
 

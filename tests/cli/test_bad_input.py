@@ -322,6 +322,7 @@ def test_an_interpreter_without_prime_rls_packages(refused: Callable[..., str], 
     said = refused("rl", *LAUNCH, "--prime-rl-dir", str(own_checkout), "--dry-run")
 
     assert "cannot be imported" in said
+    assert "\nModuleNotFoundError: No module named 'prime_rl'\nhint: " in said
     assert "its environment lacks 'prime_rl'" in said
 
 
