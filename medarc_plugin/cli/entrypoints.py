@@ -121,7 +121,7 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
     if not prepared.plan.resolved.checked:
         # Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own.
         warn_of_near_misses(request.arguments)
-    if request.dry_run or prepared.plan.resolved.dry_run:
+    if prepared.dry_run:
         launch.write(prepared)
         doing = "starts" if request.backend == "local" else "submits"
         output.say(f"dry run: the files are written, nothing is started; this {doing} the run:")

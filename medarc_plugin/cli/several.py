@@ -57,7 +57,7 @@ def carry_out_all(requests: Sequence[Request]) -> int:
             continue
         messages.heed(index, outcome)
         try:
-            if first.dry_run or outcome.plan.resolved.dry_run:
+            if outcome.dry_run:
                 _write(outcome, added)
                 continue
             _submit(index, outcome, messages)

@@ -51,7 +51,7 @@ def needs_of(target: Target) -> list[Need]:
         Need(lambda node: target.gpus_of(node) >= wish.gpus, wish.gpu_words, _without_gpus),
         Need(
             lambda node: target.cpus_on(node) <= target.most_cpus(node),
-            f"{wish.cpus} CPUs",
+            counted(wish.cpus, "CPU"),
             _without_cpus,
         ),
     ]

@@ -202,7 +202,6 @@ def wandb_has_a_key(plan: JobPlan) -> Iterator[Problem]:
     variables = {**needs.wandb_settings(plan.launch.working_directory, variables), **variables}
     if needs.without_wandb(plan.resolved.document, _looked_at(plan), variables):
         return
-    # wandb in the job gets the key from the submission alone, whatever this shell keeps for itself.
     if needs.has_wandb_key(variables):
         return
     problem = refused(

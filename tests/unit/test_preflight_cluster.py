@@ -297,6 +297,12 @@ def test_nodes_out_of_service_are_waited_for(work: Path) -> None:
             2,
             ["the job takes 252 GiB for 2 of the 8 GPUs of big1; their share of its 1000 GiB is 250 GiB"],
         ),
+        # The memory is the cluster's default for that many CPUs, and goes with them.
+        (
+            {"cpus_per_gpu": 100},
+            1,
+            ["the job takes 100 CPUs for 1 of the 8 GPUs of big1; their share of its 128 CPUs is 16"],
+        ),
         # Nobody else is on a node of which it takes every GPU, or all.
         ({"cpus_per_gpu": 16, "mem": "1000G"}, 8, []),
         ({"cpus_per_gpu": 60, "exclusive": True}, 2, []),
