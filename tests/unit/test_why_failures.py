@@ -1,8 +1,8 @@
 """Every known failure, and some unknown ones, told from the logs and records that they leave.
 
 Each folder of `tests/failures` is one: `capture.toml` says what it is and where its wording is from, `logs`
-is what prime-rl's launch left, and `job.log` what the job printed. The record of the attempt is made as the
-job makes it.
+is what prime-rl's launch left, and `job.log` what the job printed: pieces of real logs around the message.
+The record of the attempt is made as the job makes it.
 """
 
 import json
