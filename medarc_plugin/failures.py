@@ -1,7 +1,7 @@
 """The known failures of runs: how each shows in logs, why it happens, and which setting changes it.
 
-`recognise` looks for them in the lines of one log, `by_end` in how a job ended. Each entry has a captured log
-in `tests/failures`, with the source of its wording; docs/why.md lists them all.
+`recognise` looks for them in the lines of one log, `by_end` in how a job ended. Each entry has logs
+in `tests/failures`, with the source of their wording; docs/why.md lists them all.
 """
 
 from __future__ import annotations

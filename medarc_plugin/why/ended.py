@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import failures
@@ -30,6 +30,9 @@ SURE_REASONS = frozenset(
     {"time-limit", "preempted", "idle", "fenced", "superseded", "given-up", "cancelled", "asked"}
 )
 """Words by which the job itself says why."""
+
+AROUND = 80
+"""Lines before and behind an error that belong to it: chained tracebacks, a message of several lines."""
 
 _FOLLOWS = re.compile(
     r"Connect(?:ion)?Error|Connection ?(?:[Rr]efused|[Rr]eset)|RemoteDisconnected|ServerDisconnected"
@@ -174,6 +177,10 @@ def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, 
         found = failures.by_signal(first.signal)
     if found is None and first is None:
         found = failures.by_end(state, reason)
+    if found is None and first is None:
+        # Nobody says who failed: what somebody said may be the reason.
+        found, where = _anybody(said, consequences=True)
+        found = replace(found, likely=True) if found else None
     return Verdict(attempt, first, found, where)
 
 
@@ -198,7 +205,7 @@ def _by_words(
     if checks and (found := failures.recognise(checks, failures.JOB)):
         return found, None
     if first is None:
-        return _anybody(said, consequences=True)
+        return _anybody([each for each in said if each.whose == failures.JOB], consequences=True)
     nothing: tuple[Found | None, Said | None] = (None, None)
     return next((each for each in _searches(first, said) if each[0] is not None), nothing)
 
@@ -209,14 +216,23 @@ def _searches(first: FirstFailure, said: Sequence[Said]) -> Iterator[tuple[Found
     log = next((each for each in said if each.path == first.log), None)
     yield failures.recognise(error, first.whose), log
     own = [each for each in said if each.path == first.log or each.whose == first.whose]
-    yield _anybody(own, consequences=False)
     consequence = failures.recognise(error, first.whose, consequences=True)
     if error and consequence is None and not _FOLLOWS.search(first.error):
-        # It said why, and nobody knows that: what others said is another matter.
+        # It said why. The lines around that may say more; what was said long before, and by others, is
+        # another matter.
+        yield _anybody([_around(first.error, each) for each in own], consequences=False)
         return
+    yield _anybody(own, consequences=False)
     yield _anybody([each for each in said if each not in own], consequences=False)
     yield consequence, log
     yield _anybody(said, consequences=True)
+
+
+def _around(error: str, said: Said) -> Said:
+    """What a log says around an error: the rest of its message, and the errors that it came of."""
+    places = [place for place, (text, _) in enumerate(said.lines) if error.removesuffix("...") in text]
+    lines = said.lines[max(0, places[-1] - AROUND) : places[-1] + AROUND] if places else ()
+    return replace(said, lines=lines)
 
 
 def _anybody(said: Sequence[Said], *, consequences: bool) -> tuple[Found | None, Said | None]:

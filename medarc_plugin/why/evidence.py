@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from medarc_plugin.runs import Run
     from medarc_plugin.standing import RunStatus
 
+LAUNCHER = "prime-rl's launcher"
+"""As the job names it."""
+
 LINES = 1000
 """Lines of each log that are looked at: tracebacks of all processes, and what each says after."""
 
@@ -50,6 +53,7 @@ class FirstFailure:
         error: Its last error; empty where its log has none.
         last: Its last line, where it did not say an error.
         log: The log that this is from.
+        alone: The component that runs alone under the launcher, as vLLM does for `inference`.
     """
 
     component: str
@@ -59,11 +63,16 @@ class FirstFailure:
     error: str = ""
     last: str = ""
     log: Path | None = None
+    alone: str | None = None
 
     @property
     def whose(self) -> str:
         """Which of `failures`' components it is."""
-        return whose(self.component)
+        if " env server " in self.component:
+            return failures.ENVIRONMENT
+        if self.component == LAUNCHER:
+            return self.alone or failures.JOB
+        return self.component
 
     def document(self) -> dict[str, Any]:
         """The facts for `--json`."""
@@ -94,13 +103,6 @@ class Said:
     lines: Sequence[tuple[str, bool]]
 
 
-def whose(component: str) -> str:
-    """Say which of `failures`' components one of the job's names means."""
-    if " env server " in component:
-        return failures.ENVIRONMENT
-    return failures.JOB if component == "prime-rl's launcher" else component
-
-
 def shape_of(run: Run) -> str:
     """Name of the shape of the prime-rl that runs it."""
     fields = run.plan.get("fields")
@@ -117,7 +119,7 @@ def first_of(status: RunStatus, attempt: AttemptRecord, newest: bool) -> FirstFa
         newest: Whether it is the newest one: its logs may tell what it did not live to record.
     """
     if attempt.failure:
-        found = read_failure(attempt.failure, status.run.run_dir)
+        found = read_failure(attempt.failure, status.run)
         return found or FirstFailure("prime-rl", "failed", error=attempt.failure)
     if not newest or attempt.reason not in {None, "killed", "lost", "failed"}:
         return None
@@ -126,16 +128,16 @@ def first_of(status: RunStatus, attempt: AttemptRecord, newest: bool) -> FirstFa
             lines = [tails.text_of(line) for line in logs.last_lines(log, LINES, attempt.number)[0]]
             told = first_failure(status.run.run_dir, shape_of(status.run), lines)
             if told is not None:
-                return read_failure(str(told), status.run.run_dir)
+                return read_failure(str(told), status.run)
     return None
 
 
-def read_failure(text: str, run_dir: Path) -> FirstFailure | None:
+def read_failure(text: str, run: Run) -> FirstFailure | None:
     """Read the sentence in which the job records the component that failed first.
 
     Args:
         text: The sentence.
-        run_dir: The run directory, where its log lies now.
+        run: The run, in whose directory its log lies now.
     """
     match = _FAILED.fullmatch(text)
     if match is None:
@@ -149,8 +151,14 @@ def read_failure(text: str, run_dir: Path) -> FirstFailure | None:
         signal=match["signal"],
         error="" if last else error,
         last=last,
-        log=_here(Path(match["log"]), run_dir) if match["log"] else None,
+        log=_here(Path(match["log"]), run.run_dir) if match["log"] else None,
+        alone=_alone(run),
     )
+
+
+def _alone(run: Run) -> str | None:
+    """The component that is all that runs, and has no log of its own."""
+    return failures.INFERENCE if run.entrypoint == "inference" else None
 
 
 def _here(path: Path, run_dir: Path) -> Path:
@@ -190,10 +198,7 @@ def _logs(status: RunStatus, attempt: AttemptRecord | None) -> list[LogFile]:
 
 def _read(log: LogFile, attempt: AttemptRecord | None, run: Run) -> Said:
     lines, _ = logs.last_lines(log, LINES, attempt.number if attempt else None)
-    component = log.component
-    if component == logs.JOB and run.entrypoint == "inference":
-        # vLLM is all that runs there, and has no log of its own.
-        component = failures.INFERENCE
+    component = (_alone(run) if log.component == logs.JOB else None) or log.component
     return Said(component, log.label, log.path, list(_lines(lines)))
 
 

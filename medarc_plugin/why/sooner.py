@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.preflight import accounts, nodes, partitions
 from medarc_plugin.preflight.findings import counted, memory_option, time_words
@@ -159,11 +159,14 @@ def _minutes(seconds: float) -> str:
 def _anywhere(waiting: Waiting) -> Iterator[Change]:
     """Without what keeps it to certain nodes."""
     wish = waiting.wish
-    for name in ("nodelist", "exclude", "constraint"):
-        value, without = getattr(wish, name), {name: cast("Any", None)}
-        node = _free(waiting, replace(wish, **without)) if value else None
+    for option, value, freed in (
+        ("--nodelist", wish.nodelist, replace(wish, nodelist=None)),
+        ("--exclude", wish.exclude, replace(wish, exclude=None)),
+        ("--constraint", wish.constraint, replace(wish, constraint=None)),
+    ):
+        node = _free(waiting, freed) if value else None
         if node is not None:
-            yield Change(f"no --{name}", f"it asks for --{name} {value}", node)
+            yield Change(f"no {option}", f"it asks for {option} {value}", node)
 
 
 def _less_beside(waiting: Waiting) -> Iterator[Change]:
