@@ -35,6 +35,10 @@ class ActivationOffloadingConfig(BaseConfig):
     max_inflight_activations: int = Field(5, ge=1)
 
 
+class CompileConfig(BaseConfig):
+    fullgraph: bool = False
+
+
 class DebugModelConfig(BaseConfig):
     num_layers: int | None = None
     random_init: bool = False
@@ -43,6 +47,7 @@ class DebugModelConfig(BaseConfig):
 class ModelConfig(BaseModelConfig):
     seq_len: int = 2048
     attn: Literal["flash_attention_2", "flash_attention_3", "flash_attention_4", "auto"] = "auto"
+    compile: CompileConfig | None = CompileConfig()
     ac: ActivationCheckpointConfig | None = ActivationCheckpointConfig()
     ac_offloading: ActivationOffloadingConfig | None = ActivationOffloadingConfig()
     fsdp_cpu_offload: bool = False
