@@ -47,13 +47,13 @@ def test_one_that_is_well(prime):
 
 def test_prime_rl_is_asked_once_for_all(prime, monkeypatch):
     asked = []
-    run = resolve.run
+    run = resolve.run_apart
 
     def counted(argv, **options):
         asked.append(argv[1])
         return run(argv, **options)
 
-    monkeypatch.setattr(resolve, "run", counted)
+    monkeypatch.setattr(resolve, "run_apart", counted)
     subject = Subject()
 
     for look in (prime_rl.schema, prime_rl.environments):
