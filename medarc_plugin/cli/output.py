@@ -21,25 +21,34 @@ SIGNALLED = 128
 """And the signal's number, as a shell reports a command that a signal ended."""
 
 
+LOST = 1
+"""Exit code of a command that did its work and could not say so on standard output."""
+
+_lost: list[OSError] = []
+"""Why facts were lost; the first counts."""
+
+
 def say(text: str = "") -> None:
-    """Print narration."""
-    _print(text, sys.stderr)
+    """Print narration; where that cannot be, nobody reads it."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
 
 
 def fact(text: str) -> None:
-    """Print what a script may read."""
-    _print(text, sys.stdout)
+    """Print what a script may read. Where standard output takes it no more, it goes to the error stream.
+
+    A reader that went away (`| head -1`) has read what it wanted.
+    """
+    if _lost or not _takes(f"{text}\n"):
+        say(text)
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    """Print a line. A reader that went away (`| head -1`), or a closed stream, ends no launch half-way."""
-    if stream is None:
-        return
-    try:
-        print(text, file=stream, flush=True)
-    except OSError:
-        # Nothing may be left to be flushed at exit, where it would raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _silence(stream: TextIO) -> None:
+    """Leave nothing to be flushed at exit, where it would raise again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(text: str) -> None:
@@ -60,7 +69,11 @@ def guarded(command: Callable[[], int]) -> int:
     Returns:
         The exit code.
     """
+    _lost.clear()
     _prepare_streams()
+    if not _is_open(sys.stdout):
+        error("standard output is closed, where a job's id would go", "`> /dev/null` does without it")
+        return MedarcError.exit_code
     try:
         os.getcwd()  # noqa: PTH109 - asks the kernel, and nothing else
     except OSError:
@@ -68,16 +81,45 @@ def guarded(command: Callable[[], int]) -> int:
         return MedarcError.exit_code
     try:
         with handling(_raise_ended):
-            return command()
+            code = command()
     except MedarcError as raised:
         error(raised.message, raised.hint)
-        return raised.exit_code
+        code = raised.exit_code
     except KeyboardInterrupt:
         say("interrupted")
-        return INTERRUPTED
+        code = INTERRUPTED
     except EndedError as ended:
         say(f"ended by {ended}")
-        return SIGNALLED + ended.number
+        code = SIGNALLED + ended.number
+    except OSError as raised:
+        # A library that prints for us raises what printing does.
+        if raised.filename is not None or _takes("\n"):
+            raise
+        code = 0
+    return code or _say_what_was_lost()
+
+
+def _takes(text: str) -> bool:
+    """Print to standard output, and say whether that, and all before it, was taken."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as lost:
+        _lost.append(lost)
+        _silence(sys.stdout)
+    return not _lost
+
+
+def _say_what_was_lost() -> int:
+    if _takes(""):
+        return 0
+    error(
+        f"standard output cannot be written: {_lost[0].strerror}",
+        "the command did its work; the lines that it could not print there stand above",
+    )
+    return LOST
 
 
 def _raise_ended(number: int, _: object) -> NoReturn:
@@ -86,10 +128,25 @@ def _raise_ended(number: int, _: object) -> NoReturn:
 
 
 def _prepare_streams() -> None:
-    """Print every name and path, in a terminal that cannot show it as an escape."""
+    """See that there are three, and that they print every name: as an escape where a terminal cannot."""
+    # Where one is closed, the next file that is opened would take its place.
+    handle = os.open(os.devnull, os.O_RDWR)
+    while handle <= _LAST_STREAM:
+        handle = os.open(os.devnull, os.O_RDWR)
+    os.close(handle)
+    if not _is_open(sys.stderr):
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for good
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    """Whether Python found a stream open at its start."""
+    return stream is not None
+
+
+_LAST_STREAM = 2
 
 
 def show_plan(prepared: Prepared) -> None:

@@ -157,7 +157,7 @@ def _say_what_checked(outcomes: Sequence[Prepared | MedarcError]) -> None:
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how far it is, in a terminal."""
-    if not (sys.stderr and sys.stderr.isatty()):
+    if not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

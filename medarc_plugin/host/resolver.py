@@ -14,6 +14,7 @@ the next is resolved all the same.
 An answer that is a config comes with `read`: what it came from, beside the request. See `Recorder`.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -58,7 +59,7 @@ RESTLESS = frozenset(
 MOST_WORDS = 20_000
 """Bytes of what a process printed before it ended, from its end."""
 
-SECONDS_TO_LEAVE = 2
+SECONDS_TO_LEAVE = 5
 """For what libraries do at an interpreter's end."""
 
 
@@ -427,9 +428,11 @@ def main() -> None:
             if answer is None:
                 answer = _answer_apart(request, recorder) if apart else _answer(request, recorder)
             _say(answers, answer)
-    # All is said; threads that a library has left would have the interpreter wait for them.
+    # All is said. Threads that a library has left would be waited for, and thousands of modules taken down.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS_TO_LEAVE)
+    atexit._run_exitfuncs()  # noqa: SLF001 - what libraries clean up
+    os._exit(0)
 
 
 def _say(answers: TextIO, answer: dict[str, Any]) -> None:

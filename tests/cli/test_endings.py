@@ -67,6 +67,53 @@ def test_a_reader_that_goes_away_stops_no_submission(work: Path, slurm: Slurm) -
     assert (work / "runs/a/configs/launch/submission.json").is_file()
 
 
+def redirected(redirections: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name("sft")
+    command = ["/bin/bash", "-c", f'exec "$@" {redirections}', "bash", script, *SFT, *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_full_standard_output_loses_no_job_and_is_no_success(work: Path, slurm: Slurm) -> None:
+    done = redirected("> /dev/full")
+
+    assert done.returncode == 1
+    record = json.loads((work / "runs/a/configs/launch/submission.json").read_text())
+    assert f"job     {record['job_id']}\n" in done.stderr
+    assert "error: standard output cannot be written: No space left on device\n" in done.stderr
+
+
+def test_a_table_for_a_full_standard_output_is_an_error(work: Path) -> None:
+    done = subprocess.run(
+        ["/bin/bash", "-c", '"$0" options > /dev/full', Path(sys.executable).with_name("medarc_slurm")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirections", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_without_a_standard_output_nothing_is_begun(work: Path, slurm: Slurm, redirections: str) -> None:
+    done = redirected(redirections)
+
+    assert done.returncode == 2
+    assert done.stderr == "" or done.stderr.startswith("error: standard output is closed")
+    assert not (work / "runs").exists()
+
+
+@pytest.mark.parametrize("redirections", ["2>&-", "<&- 2>&-", "2> /dev/full"])
+def test_an_error_stream_that_takes_nothing_stops_no_launch(
+    work: Path, slurm: Slurm, redirections: str
+) -> None:
+    done = redirected(redirections)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("job ")
+    assert len(slurm.calls("sbatch")) == 1
+
+
 def test_the_value_of_a_secret_is_written_nowhere_however_it_came_there(
     here: Run, work: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
