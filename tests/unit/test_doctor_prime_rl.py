@@ -40,8 +40,6 @@ def test_one_that_is_well(prime):
     assert found(prime_rl.schema, subject) == [("ok", "main")]
     assert found(prime_rl.environments, subject) == [("ok", "importable: reverse-text")]
     assert statuses(prime_rl.imports, subject) == ["skipped"]
-    again = Subject()
-    assert found(prime_rl.schema, again) == [("ok", "main (as it said before; nothing has changed since)")]
     assert found(prime_rl.schema, Subject(deep=True)) == [("ok", "main")]
 
 
