@@ -151,7 +151,21 @@ class SlurmError(MedarcError):
 
 
 class SubmissionError(SlurmError):
-    """A submission did not go through; the files of the run are left in place."""
+    """A submission did not go through; the files of the run are left in place.
+
+    Args:
+        message: What happened.
+        hint: The way out.
+        unsettled: Nobody can say whether there is a job.
+        silent: SLURM did not answer for as long as a launch waits for it.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, unsettled: bool = False, silent: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.unsettled = unsettled
+        self.silent = silent
 
 
 class SandboxError(MedarcError):

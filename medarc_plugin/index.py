@@ -19,7 +19,7 @@ from medarc_plugin import hookimpl, project
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from medarc_plugin.models import JobPlan, Submission
+    from medarc_plugin.models import JobPlan, RunFiles, Submission
 
 MOST = 5000
 """Lines that are kept; the oldest go first."""
@@ -125,6 +125,35 @@ def _entry(line: bytes) -> Entry | None:
     whole = all(isinstance(value, _TYPES.get(name, (str,))) for name, value in values.items())
     # A newer version may have written more; what this one knows is enough.
     return Entry(**values) if whole else None
+
+
+def add_found(files: RunFiles, submission: Submission) -> None:
+    """Append a submission whose launch was cut off before it could do so, from what it had written.
+
+    Raises:
+        OSError: The list cannot be written.
+    """
+    try:
+        plan = json.loads(files.plan.read_text(encoding="utf-8"))
+        made = json.loads(files.provenance.read_text(encoding="utf-8"))
+        if plan["rehearse"]:
+            return
+        found = Entry(
+            run_dir=str(plan["run_dir"]),
+            entrypoint=str(plan["entrypoint"]),
+            name=str(plan["name"]),
+            backend=submission.backend,
+            job_id=submission.job_id,
+            cluster=submission.cluster,
+            slurm_conf=submission.slurm_conf,
+            token=submission.token,
+            submitted_at=submission.submitted_at,
+            project=str(project.root(Path(made["working_directory"]))),
+            gpus=int(plan["gpus"]["count"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    add(found)
 
 
 @hookimpl

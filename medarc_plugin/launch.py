@@ -6,25 +6,30 @@ A dry run is the first half of a real one, the same object, so the two cannot dr
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from medarc_plugin import plugins, profile_files, profiles, redaction, render, rundir
+from medarc_plugin import flight, plugins, profile_files, profiles, redaction, render, rundir, signals
 from medarc_plugin.backends import planning
-from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, UsageError
+from medarc_plugin.errors import MedarcError, PreflightError, RunDirectoryError, SubmissionError, UsageError
 from medarc_plugin.host import locate, merge
 from medarc_plugin.host.resolve import Question, resolve_all
+from medarc_plugin.index import add_found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from medarc_plugin.models import (
         Backend,
+        CarefulBackend,
         ClusterBackend,
         Host,
         JobPlan,
+        JobState,
         Problem,
         Request,
         Resolved,
@@ -256,52 +261,140 @@ class Clusters:
         return self._trials[key]
 
 
-def write(prepared: Prepared) -> None:
+def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> None:
     """Write the files of a run without submitting it: the whole of a dry run.
+
+    Args:
+        prepared: The run.
+        say: Told what is waited for.
 
     Raises:
         RunDirectoryError: The run directory cannot take the run.
     """
-    _check_run_directory(prepared)
+    files = prepared.plan.files
+    if not flight.is_open(files):
+        _check_run_directory(prepared)
     _refuse_to_clean_for(prepared, "dry run", "--dry-run")
-    with rundir.locked(prepared.plan.files):
+    with rundir.locked(files, say):
+        _settle(prepared, say)
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
+        rundir.sweep(files)
         rundir.write(prepared.files)
         planning.leave_mark(prepared.plan)
 
 
-def submit(prepared: Prepared, warn: Callable[[str], None], secrets: Mapping[str, str]) -> Submission:
+def submit(
+    prepared: Prepared,
+    warn: Callable[[str], None],
+    secrets: Mapping[str, str],
+    say: Callable[[str], None] = lambda _: None,
+) -> Submission:
     """Write the files, hand the run over and record that.
 
     Args:
         prepared: The run.
         warn: Told what went wrong without undoing the submission.
         secrets: Variables for the submission's environment.
+        say: Told what goes on beside the ordinary.
 
     Raises:
         RunDirectoryError: The run directory cannot take the run; nothing was written.
         SubmissionError: The run was refused; its files are left in place.
+        Stopped: A signal came; whether there is a job is said.
     """
-    _check_run_directory(prepared)
+    plan, files = prepared.plan, prepared.plan.files
+    # While a launch is under way, or was cut off, nothing here says anything for certain.
+    if not flight.is_open(files):
+        _check_run_directory(prepared)
     if prepared.request.rehearse:
         _refuse_to_clean_for(prepared, "rehearsal", "--rehearse")
-    with rundir.locked(prepared.plan.files):
+    foreground = getattr(prepared.backend, "foreground", False)
+    with rundir.locked(files, say, foreground=foreground) as lock:
+        _settle(prepared, say)
         # Again, now that nobody else can be at it.
-        _check_run_directory(prepared)
+        earlier = _check_run_directory(prepared)
+        if earlier is not None and earlier.state == "LOST":
+            say(f"SLURM has lost job {earlier.job_id}: {earlier.reason}")
         if _wants_clean(prepared) and not prepared.request.rehearse:
-            rundir.clean(prepared.plan.files)
+            rundir.clean(files)
+        rundir.sweep(files)
         rundir.write(prepared.files)
-        planning.leave_mark(prepared.plan)
-        prepared.plan.files.submission.unlink(missing_ok=True)
-        submission = prepared.backend.submit(prepared.plan, secrets)
-        try:
-            rundir.record(prepared.plan.files, submission)
-        except OSError as error:
-            warn(f"job {submission.job_id} is submitted, but could not be recorded: {error}")
-    for failure in prepared.plugins.submitted(submission, prepared.plan):
-        warn(f"job {submission.job_id} is submitted, but {failure}")
+        planning.leave_mark(plan)
+        with signals.held() if _is_careful(prepared) else nullcontext(signals.Hold()) as hold:
+            under_way = flight.Flight(
+                plan, hold=hold, say=say, earlier=earlier.job_id if earlier else None, lock=lock
+            )
+            submission = _hand_over(prepared, secrets, under_way, warn)
+    with _saying_what_is_submitted(submission, plan, hold):
+        for failure in prepared.plugins.submitted(submission, plan):
+            warn(f"job {submission.job_id} is submitted, but {failure}")
     return submission
+
+
+def _settle(prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Find out what came of an earlier launch that was cut off, and put its run into the user's list."""
+    files = prepared.plan.files
+    try:
+        found = flight.settle(files, prepared.plugins.query, say)
+        if found is not None:
+            add_found(files, found)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"what came of an earlier launch cannot be recorded: {error}",
+            hint="free some space, then run the same command again",
+        ) from None
+
+
+def _is_careful(prepared: Prepared) -> bool:
+    """Whether the backend can say what came of a submission that was cut off."""
+    return getattr(prepared.backend, "submit_once", None) is not None
+
+
+def _hand_over(
+    prepared: Prepared, secrets: Mapping[str, str], under_way: flight.Flight, warn: Callable[[str], None]
+) -> Submission:
+    """Hand a run over and record it; whatever ends this in between, the next launch finds out.
+
+    Raises:
+        SubmissionError: There is no job, or nobody can say.
+        Stopped: The same, after a signal.
+    """
+    plan, backend = prepared.plan, prepared.backend
+    plan.files.submission.unlink(missing_ok=True)
+    try:
+        if _is_careful(prepared):
+            submission = cast("CarefulBackend", backend).submit_once(plan, secrets, under_way)
+        else:
+            submission = backend.submit(plan, secrets)
+    except SubmissionError as error:
+        if under_way.hold.count:
+            raise signals.Stopped(under_way.hold.first, error.message, error.hint) from None
+        raise
+    try:
+        rundir.record(plan.files, submission)
+    except OSError as error:
+        warn(f"job {submission.job_id} is submitted, but could not be recorded: {error}")
+        return submission
+    if _is_careful(prepared):
+        settings = plan.cluster.settings if plan.cluster is not None else None
+        under_way.settle(submission.job_id, settings.name if settings is not None else None)
+    return submission
+
+
+@contextmanager
+def _saying_what_is_submitted(submission: Submission, plan: JobPlan, hold: signals.Hold) -> Iterator[None]:
+    """Let no signal end a launch without a word about its job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hold.note(signal.SIGINT)
+    if hold.count:
+        raise signals.Stopped(
+            hold.first,
+            f"job {submission.job_id} is submitted, and recorded in {plan.run_dir}",
+            hint=f"`scancel {submission.job_id}` ends it" if submission.job_id.isdigit() else None,
+        )
 
 
 REHEARSAL: Mapping[str, Any] = {"time": "5", "signal_time": 0}
@@ -430,8 +523,8 @@ def _refuse_to_clean_for(prepared: Prepared, what: str, flag: str) -> None:
         )
 
 
-def _check_run_directory(prepared: Prepared) -> None:
-    rundir.check(
+def _check_run_directory(prepared: Prepared) -> JobState | None:
+    return rundir.check(
         prepared.plan,
         prepared.plugins.query,
         clean=_wants_clean(prepared),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from medarc_plugin.flight import Flight
     from medarc_plugin.options import SlurmOptions
     from medarc_plugin.slurm.facts import ClusterFacts
 
@@ -452,7 +453,8 @@ class JobState:
     """What is known of a submitted job.
 
     Attributes:
-        state: SLURM's word for it, `RUNNING`; `UNKNOWN` when nobody can say.
+        state: SLURM's word for it, `RUNNING`; `GONE` for one that SLURM no longer knows, `LOST` for one
+            that it forgot before its end; `UNKNOWN` when nobody can say.
         reason: Why it is in that state, as SLURM says it.
         exit_code: `code:signal`, once it has ended.
         node: The node or nodes it runs on.
@@ -469,13 +471,16 @@ class JobState:
     def over(self) -> bool:
         """Whether the job has ended for good."""
         return self.state in {
-            "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE",
+            "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "LOST",
             "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
         }  # fmt: skip
 
 
 class Backend(Protocol):
-    """Somewhere a run can be sent. Registered with the hook `medarc_register_backends`."""
+    """Somewhere a run can be sent. Registered with the hook `medarc_register_backends`.
+
+    One whose `submit` returns when the run is over says so with an attribute `foreground = True`.
+    """
 
     @property
     def name(self) -> str:
@@ -521,6 +526,25 @@ class Backend(Protocol):
 
         Raises:
             SlurmError: It could not be ended.
+        """
+
+
+class CarefulBackend(Protocol):
+    """What a backend has beside `Backend` when it can tell whether a submission that was cut off took place.
+
+    A launch holds signals back while it runs, and settles what is left open at the next launch.
+    """
+
+    def submit_once(self, plan: JobPlan, secrets: Mapping[str, str], flight: Flight) -> Submission:
+        """Hand the run over exactly once, whatever becomes of it on the way.
+
+        Args:
+            plan: The plan, whose files are written.
+            secrets: Variables for the submission's environment; never to be shown or written.
+            flight: The submission under way: its record, the signals that have come, and who is told.
+
+        Raises:
+            SubmissionError: It surely was not taken; or, with `unsettled`, nobody can say.
         """
 
 

@@ -145,6 +145,8 @@ def run_apart(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     news: Callable[[], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    keep: Sequence[int] = (),
 ) -> Completed:
     """Run a command in a session of its own, which ends whole with it; never raises for its failure.
 
@@ -156,25 +158,27 @@ def run_apart(
         env: The whole environment; `None` passes on this process's own.
         timeout: Seconds without news until it is killed.
         news: Asked often meanwhile; what it returns is news when it is another than before.
+        stop: Asked often meanwhile whether it is to be killed now.
+        keep: Descriptors that it inherits.
 
     Returns:
-        As `run`; of each stream the last megabyte.
+        As `run`; of each stream the last megabyte. One that was stopped gives 124 too.
     """
     argv = tuple(argv)
     # Files, since the end of a pipe comes only when all who hold it have ended.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
-            session = _Session(argv, env, output, errors)
+            session = _Session(argv, env, output, errors, keep)
         except OSError as error:
             return Completed(argv, NOT_FOUND, "", f"{argv[0]}: {error.strerror or error}", started=False)
         try:
-            in_time = session.wait(timeout, news)
+            why = session.wait(timeout, news, stop)
         finally:
             code = session.end()
         printed, complained = _end_of(output), _end_of(errors)
-    if in_time:
+    if not why:
         return Completed(argv, code, printed, complained)
-    return Completed(argv, TIMED_OUT, printed, f"no answer within {timeout:g} s\n{complained}".strip())
+    return Completed(argv, TIMED_OUT, printed, f"{why}\n{complained}".strip())
 
 
 class _Session:
@@ -185,13 +189,19 @@ class _Session:
         env: Its environment; `None` for this process's own.
         output: Where it prints.
         errors: Where it complains.
+        keep: Descriptors that it inherits.
 
     Raises:
         OSError: It cannot be started.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str] | None, output: IO[bytes], errors: IO[bytes]
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        output: IO[bytes],
+        errors: IO[bytes],
+        keep: Sequence[int] = (),
     ) -> None:
         reader, self._writer = os.pipe()
         try:
@@ -204,7 +214,7 @@ class _Session:
                     stdout=output,
                     stderr=errors,
                     start_new_session=True,
-                    pass_fds=(reader,),
+                    pass_fds=(reader, *keep),
                 )
                 self._tie(reader)
         except BaseException:
@@ -223,17 +233,24 @@ class _Session:
         fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
 
-    def wait(self, timeout: float | None, news: Callable[[], object] | None) -> bool:
-        """Wait until the command ends, or until there was no news for so many seconds; say which."""
+    def wait(
+        self,
+        timeout: float | None,
+        news: Callable[[], object] | None,
+        stop: Callable[[], bool] | None = None,
+    ) -> str:
+        """Wait until the command ends, and say nothing; or why it was not waited for to its end."""
         last, heard = None, time.monotonic()
         while not self._has_ended():
+            if stop is not None and stop():
+                return "it was stopped"
             said = news() if news is not None else None
             if said != last:
                 last, heard = said, time.monotonic()
             elif timeout is not None and time.monotonic() - heard > timeout:
-                return False
+                return f"no answer within {timeout:g} s"
             time.sleep(_POLL_SECONDS)
-        return True
+        return ""
 
     def _has_ended(self) -> bool:
         """Look without taking note: until then nobody else can have the session's number."""
@@ -254,7 +271,7 @@ class _Session:
         return -signal.SIGKILL if self._leader.returncode is None else self._leader.returncode
 
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 _KILL_SECONDS = 5.0
 _MOST_READ = 2**20
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from medarc_plugin import lock
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from medarc_plugin.models import JobPlan, JobState, RunFiles, TextFile
 
@@ -58,12 +58,29 @@ def artifacts(run_dir: Path, script: str) -> list[str]:
     return sorted(
         entry.name
         for entry in run_dir.iterdir()
-        if entry.name not in LAUNCHER_ENTRIES | {script} and not entry.match("job_*.log")
+        if entry.name not in LAUNCHER_ENTRIES | {script}
+        and not entry.match("job_*.log")
+        and not _is_draft(entry, script)
     )
+
+
+def _is_draft(path: Path, script: str) -> bool:
+    """Whether it is a script that a launch was killed while it wrote: see `write_whole`."""
+    return re.fullmatch(rf"\.{re.escape(script)}\.\w{{8}}", path.name, re.ASCII) is not None
+
+
+def sweep(files: RunFiles) -> None:
+    """Take away what a launch that was killed had begun to write: prime-rl's guard would not have it."""
+    with contextlib.suppress(OSError):
+        for path in files.script.parent.iterdir():
+            if _is_draft(path, files.script.name):
+                path.unlink()
 
 
 def read_submission(files: RunFiles) -> Submission | None:
     """Read the record of the newest submission; `None` when there is none.
+
+    What a newer version has written beside is passed over.
 
     Raises:
         RunDirectoryError: There is one that cannot be read.
@@ -71,7 +88,8 @@ def read_submission(files: RunFiles) -> Submission | None:
     try:
         record = json.loads(files.submission.read_text(encoding="utf-8"))
         _check_record(record)
-        return Submission(**{**record, "script": Path(record["script"]), "log": Path(record["log"])})
+        known = {each.name: record[each.name] for each in fields(Submission) if each.name in record}
+        return Submission(**{**known, "script": Path(known["script"]), "log": Path(known["log"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -81,7 +99,9 @@ def read_submission(files: RunFiles) -> Submission | None:
         ) from None
 
 
-def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool, resume: bool) -> None:
+def check(
+    plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool, resume: bool
+) -> JobState | None:
     """Refuse a run directory that cannot take this run.
 
     Args:
@@ -90,6 +110,9 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
         clean: What an earlier run left will be deleted.
         resume: The run goes on where it stopped.
 
+    Returns:
+        How the job that it had before is doing; `None` when it had none.
+
     Raises:
         RunDirectoryError: It is somebody else's, its job is queued or running, or it holds a run.
     """
@@ -97,14 +120,14 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
     try:
         run_dir.stat()
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise RunDirectoryError(
             f"{run_dir} cannot be used: {error.strerror}", hint="choose another --output-dir"
         ) from None
     if run_dir.stat().st_uid != os.geteuid() and not os.access(run_dir, os.W_OK):
         raise RunDirectoryError(f"{run_dir} belongs to another user", hint="choose another --output-dir")
-    _refuse_while_a_job_lives(plan.files, query)
+    earlier = _refuse_while_a_job_lives(plan.files, query)
     left = artifacts(run_dir, plan.files.script.name)
     if clean:
         _refuse_to_clean(run_dir, left)
@@ -118,19 +141,22 @@ def check(plan: JobPlan, query: Callable[[Submission], JobState], *, clean: bool
             f"{run_dir} already holds a run: {shown}",
             hint="--resume goes on with it, --clean deletes it first, another --output-dir keeps both",
         )
+    return earlier
 
 
-def _refuse_while_a_job_lives(files: RunFiles, query: Callable[[Submission], JobState]) -> None:
+def _refuse_while_a_job_lives(files: RunFiles, query: Callable[[Submission], JobState]) -> JobState | None:
     recorded = read_submission(files)
     earlier = recorded or _unrecorded(files)
     if earlier is None:
-        return
+        return None
     state = query(earlier)
+    job_id = state.job_id or earlier.job_id
     # Without a record there may never have been a job, and a dry run needs no SLURM to be asked.
     if state.over or (recorded is None and state.state == "UNKNOWN"):
-        return
-    job_id = state.job_id or earlier.job_id
+        return replace(state, job_id=job_id)
     said = "SLURM does not say how it is" if state.state == "UNKNOWN" else state.state
+    if state.reason not in {None, "", "None"}:
+        said += f": {state.reason}"
     raise RunDirectoryError(
         f"{files.launch.parent.parent} belongs to job {job_id} ({said})",
         hint=f"wait for it, or end it with `scancel {job_id}`; or choose another --output-dir",
@@ -144,7 +170,8 @@ def _unrecorded(files: RunFiles) -> Submission | None:
         token, backend = str(plan["token"]), str(plan["backend"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return Submission("", None, files.script, files.log, "", token, backend)
+    conf = os.environ.get("SLURM_CONF")
+    return Submission("", None, files.script, files.log, "", token, backend, slurm_conf=conf)
 
 
 def clean(files: RunFiles) -> None:
@@ -154,9 +181,10 @@ def clean(files: RunFiles) -> None:
         RunDirectoryError: It cannot be deleted.
     """
     run_dir = files.launch.parent.parent
-    kept = (files.launch / "lock", files.launch, files.launch.parent)
+    folders = (run_dir, files.launch.parent, files.launch)
+    kept = (*folders[1:], files.launch / lock.LOCK, files.launch / lock.OWNER)
     try:
-        for folder in reversed((*kept[1:], run_dir)):
+        for folder in folders:
             for entry in folder.iterdir():
                 if entry in kept:
                     continue
@@ -176,7 +204,8 @@ def _check_record(record: Any) -> None:  # noqa: ANN401 - whatever the file hold
     """
     if not isinstance(record, dict):
         raise TypeError("it is no table")
-    for name, value in record.items():
+    for name in (each.name for each in fields(Submission) if each.name in record):
+        value = record[name]
         expected = int if name == "exit_code" else str
         if not isinstance(value, expected) and value is not None:
             raise ValueError(f"{name} is {value!r}")
@@ -211,60 +240,15 @@ def _refuse_to_clean(run_dir: Path, left: list[str]) -> None:
         )
 
 
-@contextlib.contextmanager
-def locked(files: RunFiles) -> Iterator[None]:
-    """Hold a run directory against a second launch at the same moment.
-
-    What is made for that goes again when the launch fails and has written nothing.
+def locked(
+    files: RunFiles, say: Callable[[str], None] = lambda _: None, *, foreground: bool = False
+) -> AbstractContextManager[int | None]:
+    """Hold a run directory against a second launch at the same moment: see `medarc_plugin.lock.held`.
 
     Raises:
-        RunDirectoryError: Another launch holds it, or it cannot be written.
+        RunDirectoryError: Another launch still holds it after a while, or it cannot be written.
     """
-    lock = files.launch / "lock"
-    made: list[Path] = []
-    try:
-        made += _make_folder(files.launch)
-        handle = _open_lock(lock)
-    except OSError as error:
-        _remove_folders(made)
-        raise RunDirectoryError(
-            f"{files.launch} cannot be written: {error.strerror}",
-            hint="choose another --output-dir",
-        ) from None
-    with handle:
-        try:
-            yield
-        except BaseException:
-            if made and os.listdir(files.launch) == [lock.name]:  # noqa: PTH208 - names alone
-                lock.unlink()
-                _remove_folders(made)
-            raise
-
-
-def _open_lock(path: Path) -> IO[str]:
-    """Open and lock a file, once more if it went meanwhile: a launch that fails takes its lock away."""
-    handle = path.open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise RunDirectoryError(
-            f"another launch is at work in {path.parent.parent.parent}",
-            hint="wait until it is done",
-        ) from None
-    except OSError:
-        return handle  # a file system without locks: two launches at once are then the user's affair
-    if _is_at(handle, path):
-        return handle
-    handle.close()
-    return _open_lock(path)
-
-
-def _is_at(handle: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    return lock.held(files.launch, say, foreground=foreground)
 
 
 def write(files: Iterable[TextFile]) -> None:
@@ -283,7 +267,7 @@ def write(files: Iterable[TextFile]) -> None:
     try:
         for file in sorted(files, key=lambda file: bool(file.mode & 0o111)):
             path = file.path
-            made = [*_make_folder(path.parent), *made]
+            made = [*lock.make_folder(path.parent), *made]
             ready.append((_write_beside(path, file.text, file.mode), path))
         for name, path in ready:
             placed += [] if os.path.lexists(path) else [path]
@@ -291,27 +275,13 @@ def write(files: Iterable[TextFile]) -> None:
     except BaseException as error:
         for left in [*(name for name, _ in ready), *placed]:
             left.unlink(missing_ok=True)
-        _remove_folders(made)
+        lock.remove_folders(made)
         if not isinstance(error, OSError):
             raise
         raise RunDirectoryError(
             f"{path} cannot be written: {error.strerror or error}",
             hint="choose another --output-dir, or free some space",
         ) from None
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder, and list what had to be made, from the innermost out."""
-    missing = list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def _remove_folders(folders: Iterable[Path]) -> None:
-    """Remove folders that were made for nothing, as far as nobody else has put anything there."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def write_whole(path: Path, text: str | bytes, mode: int = 0o644) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,61 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+POLL_SECONDS = 0.05
+"""Between two looks at whether a signal has come."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the command, in order.
+
+    Args:
+        number: The signal.
+        message: What it left, in a sentence.
+        hint: What to do about that.
+    """
+
+    def __init__(self, number: int, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.number = number
+        self.message = message
+        self.hint = hint
+
+
+class Hold:
+    """The signals that have come since they are held back."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+
+    @property
+    def count(self) -> int:
+        """How many have come."""
+        return len(self._numbers)
+
+    @property
+    def first(self) -> int:
+        """The first of them; SIGINT while there is none."""
+        return self._numbers[0] if self._numbers else signal.SIGINT
+
+    def note(self, number: int, frame: object = None) -> None:
+        """Take note of a signal."""
+        del frame
+        self._numbers.append(number)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, not beyond the next signal."""
+        end, count = time.monotonic() + seconds, self.count
+        while (left := end - time.monotonic()) > 0 and self.count == count:
+            time.sleep(min(POLL_SECONDS, left))
+
+
+@contextmanager
+def held() -> Iterator[Hold]:
+    """Hold back what tells this process to end; whoever does looks at `Hold.count` behind it."""
+    hold = Hold()
+    with handling(hold.note, (signal.SIGINT, *ENDINGS)):
+        yield hold
 
 
 @contextmanager

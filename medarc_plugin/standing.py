@@ -7,6 +7,7 @@ speak, and the answer says so.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -16,13 +17,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medarc_plugin import index, records
+from medarc_plugin import flight, index, lifesigns, records
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, JobState, Submission
 from medarc_plugin.records import Records
 from medarc_plugin.runs import Run, open_run
-from medarc_plugin.slurm import queue
+from medarc_plugin.slurm import lost, queue
 from medarc_plugin.slurm.gateway import Cluster
 
 if TYPE_CHECKING:
@@ -43,7 +44,13 @@ STARTING = "starting"
 """Phase of an attempt that has not come to prime-rl yet."""
 
 LOST = "LOST"
-"""SLURM does not know the job, and no record tells of its end."""
+"""SLURM accepted the job and forgot it, and no record tells of its end."""
+
+GONE = "GONE"
+"""SLURM does not know the job any more, which may have ended, and no record tells of its end."""
+
+FORGOTTEN = frozenset({LOST, GONE})
+"""Nobody knows how the job ended."""
 
 UNKNOWN = "UNKNOWN"
 """Nobody can be asked, and no record tells of its end."""
@@ -92,7 +99,7 @@ class RunStatus:
         run: The run.
         job_id: SLURM's id of its job, `local-PID` for the local backend; `None` when there is none.
         state: SLURM's word (`PENDING`, `RUNNING`, `COMPLETING`, `COMPLETED`, `FAILED`, `CANCELLED`, ...),
-            also where the run's records tell it; else `LOST`, `UNKNOWN` or `UNSUBMITTED`.
+            also where the run's records tell it; else `LOST`, `GONE`, `UNKNOWN` or `UNSUBMITTED`.
         reason: Why: SLURM's reason, or what failed first.
         note: Where the answer is from, when it is not SLURM's: a remark to be shown.
         node: Where it runs, or ran last.
@@ -152,7 +159,7 @@ class RunStatus:
     @property
     def over(self) -> bool:
         """Whether the run has ended for good, or there is nothing that could go on."""
-        return JobState(self.state).over or self.state in {LOST, UNSUBMITTED}
+        return JobState(self.state).over or self.state == UNSUBMITTED
 
     @property
     def unanswered(self) -> bool:
@@ -304,12 +311,14 @@ class Slurm:
         by_token: Its jobs, by the word in their comment.
         by_id: The same by id.
         accounted: Jobs from accounting, by id.
+        controller: What it says of itself, where there are jobs that it does not know.
     """
 
     problem: str | None
     by_token: Mapping[str, Sequence[Job]] = field(default_factory=dict)
     by_id: Mapping[str, Job] = field(default_factory=dict)
     accounted: Mapping[str, Job] = field(default_factory=dict)
+    controller: lost.Controller | None = None
 
 
 @dataclass(frozen=True)
@@ -349,7 +358,10 @@ def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> Slurm:
     if not asked:
         return slurm
     accounted = queue.accounting(cluster, asked)
-    return replace(slurm, accounted={job.job_id: job for job in accounted.jobs})
+    slurm = replace(slurm, accounted={job.job_id: job for job in accounted.jobs})
+    if slurm.problem is None and any(_in_accounting(run, slurm) is None for run in open_):
+        slurm = replace(slurm, controller=lost.controller(cluster))
+    return slurm
 
 
 def _owner(run: Run) -> int | None:
@@ -431,7 +443,33 @@ def _with_slurm(
         return _Verdict(RUNNING, RECORDS, None, note)
     if newest is None and run.submission is None and not records.is_there(run.files.submission):
         return _Verdict(UNSUBMITTED, RECORDS, "its files are written, and no job was submitted", None)
-    return _Verdict(LOST if slurm.problem is None else UNKNOWN, RECORDS, _last_known(newest, now), note)
+    return _forgotten(run, newest, slurm, note, now)
+
+
+def _forgotten(run: Run, newest: AttemptRecord | None, slurm: Slurm, note: str, now: datetime) -> _Verdict:
+    """Tell a job that SLURM forgot from one that may have ended, and from another cluster's."""
+    submission, last = run.submission, _last_known(newest, now)
+    if slurm.problem is not None:
+        return _Verdict(UNKNOWN, RECORDS, last, note)
+    if submission is None or not submission.job_id.isdigit():
+        return _Verdict(GONE, RECORDS, last, note)
+    told = slurm.controller or lost.Controller()
+    elsewhere = flight.elsewhere(run.files.launch, submission.token, told.cluster)
+    if elsewhere is not None:
+        return _Verdict(UNKNOWN, RECORDS, elsewhere, note)
+    submitted = records.time_of(submission.submitted_at)
+    age = (now - submitted).total_seconds() if submitted else math.inf
+    sign = newest.last_sign or newest.started if newest is not None else None
+    signs = lifesigns.Signs(
+        submission.job_id, started=newest is not None, last=sign.timestamp() if sign is not None else None
+    )
+    job = _in_accounting(run, slurm)
+    if job is not None:
+        evidence = f"accounting has it as {job.state}, and its controller does not know it"
+        return _Verdict(LOST, RECORDS, f"{last}; {evidence}", note)
+    taken = submission.job_id in slurm.by_id
+    found = lost.judge(submission.job_id, age, signs, told, taken=taken)
+    return _Verdict(found.state, RECORDS, f"{last}; {found.evidence}", note)
 
 
 def _without_slurm(run: Run, newest: AttemptRecord | None, *, alive: bool) -> _Verdict:
@@ -447,7 +485,7 @@ def _without_slurm(run: Run, newest: AttemptRecord | None, *, alive: bool) -> _V
         )
     if newest is None and not records.is_there(run.files.submission):
         return _Verdict(UNSUBMITTED, RECORDS, "its files are written, and it was not started")
-    return _Verdict(LOST, RECORDS, _last_known(newest, datetime.now(UTC)))
+    return _Verdict(GONE, RECORDS, _last_known(newest, datetime.now(UTC)))
 
 
 def _note(run: Run, slurm: Slurm) -> str:
@@ -510,7 +548,7 @@ class _Facts:
         """Put it together."""
         verdict, newest, job = self.verdict, self.newest, self.verdict.job
         over = JobState(verdict.state).over
-        runs = not over and verdict.state not in {PENDING, LOST, UNKNOWN, UNSUBMITTED}
+        runs = not over and verdict.state not in {PENDING, UNKNOWN, UNSUBMITTED}
         found: dict[str, tuple[Any, str]] = {"state": (verdict.state, verdict.source)}
         if newest is not None:
             found |= {name: (value, RECORDS) for name, value in _of_attempt(newest).items() if over or runs}

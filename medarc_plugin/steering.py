@@ -17,6 +17,7 @@ from medarc_plugin.models import JobState
 from medarc_plugin.slurm import gateway, queue
 from medarc_plugin.standing import (
     COMPLETED,
+    FORGOTTEN,
     PENDING,
     RECORDS,
     SLURM,
@@ -130,7 +131,7 @@ def code_of(status: RunStatus) -> int:
         code = exit_code(state.exit_code)
     if status.state == COMPLETED:
         return code or 0
-    if not JobState(status.state).over:
+    if status.state in FORGOTTEN or not JobState(status.state).over:
         return UNKNOWN_END
     if code:
         return code

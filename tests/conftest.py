@@ -76,6 +76,8 @@ def slurm(clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A cluster that is played."""
     played = standins.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", str(played.programs))
+    # A stand-in answers at once, and one that is down comes back when a test lets it.
+    monkeypatch.setenv("MEDARC_PATIENCE", "controller=0.2,settle=0.05,backoff=0.01,sendings=3")
     yield played
 
     assert played.refused == ""

@@ -31,6 +31,7 @@ class LocalBackend:
     """Runs prime-rl here, on the GPUs that are visible."""
 
     name = "local"
+    foreground = True
 
     def plan(self, resolved: Resolved, options: SlurmOptions, request: Request) -> JobPlan:
         """Plan without an allocation: options that only SLURM understands have no effect."""

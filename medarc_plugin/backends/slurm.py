@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import medarc_plugin
-from medarc_plugin import hookimpl
+from medarc_plugin import flight, hookimpl, lifesigns
 from medarc_plugin.backends import planning
 from medarc_plugin.errors import UsageError
+from medarc_plugin.flight import Flight, seconds
 from medarc_plugin.models import (
     Allocation,
     Directive,
@@ -24,7 +26,7 @@ from medarc_plugin.models import (
 )
 from medarc_plugin.options import SlurmOptions, knobs, megabytes, warning_seconds
 from medarc_plugin.render import check_script, check_syntax, render
-from medarc_plugin.slurm import cluster, directives, gateway, trial
+from medarc_plugin.slurm import cluster, delivery, directives, gateway, lookup, lost, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,6 +41,12 @@ class SlurmBackend:
     """Writes a batch script and submits it with `sbatch`."""
 
     name = "slurm"
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Launch a subclass that has a `submit` of its own by that one."""
+        super().__init_subclass__(**options)
+        if "submit" in vars(cls) and "submit_once" not in vars(cls):
+            setattr(cls, "submit_once", None)  # noqa: B010 - for mypy it is a method for good
 
     def plan(self, resolved: Resolved, options: SlurmOptions, request: Request) -> JobPlan:
         """Decide the allocation: see `medarc_plugin.models.Backend.plan`."""
@@ -60,7 +68,13 @@ class SlurmBackend:
 
     def submit(self, plan: JobPlan, secrets: Mapping[str, str]) -> Submission:
         """Submit the script: see `medarc_plugin.models.Backend.submit`."""
-        accepted = gateway.sbatch(plan.files.script, secrets)
+        return SlurmBackend.submit_once(self, plan, secrets, Flight(plan))
+
+    def submit_once(self, plan: JobPlan, secrets: Mapping[str, str], flight: Flight) -> Submission:
+        """Submit the script exactly once: see `medarc_plugin.models.CarefulBackend.submit_once`."""
+        began = datetime.now(UTC)
+        at = gateway.Cluster(_named_cluster(plan.options))
+        accepted = delivery.deliver(plan.files.script, secrets, flight, began.timestamp(), at)
         return Submission(
             job_id=accepted.job_id,
             cluster=accepted.cluster,
@@ -87,15 +101,21 @@ class SlurmBackend:
         The script may have been submitted again by hand, or its submission cut off before it was
         recorded: a queued or running job with the token is this run's, whatever its id.
         """
-        conf = submission.slurm_conf
-        if conf is not None and not Path(conf).exists():
+        if submission.slurm_conf is not None and not Path(submission.slurm_conf).exists():
             # A sandbox that was taken down ended its jobs and left nothing to ask.
             return JobState(gateway.GONE)
-        at = gateway.Cluster(submission.cluster, conf)
-        again = gateway.job_with_token(submission.token, at)
-        if not submission.job_id or not (again.over or again.state == gateway.UNKNOWN):
-            return again
-        return gateway.job_state(submission.job_id, at, submission.token, submission.script)
+        at, since = _asked(submission), seconds(submission.submitted_at)
+        note = flight.read(submission.script.parent / "configs" / "launch")
+        earlier = note.earlier if note is not None and note.token == submission.token else ()
+        found = lookup.find(lookup.Sought(submission.token, submission.script, since, earlier), at)
+        if found and (not submission.job_id or not found[-1].over):
+            return JobState(found[-1].state, job_id=found[-1].job_id)
+        if not submission.job_id:
+            return JobState(gateway.UNKNOWN) if found is None else _unknown_to_slurm(submission, earlier)
+        state = gateway.job_state(submission.job_id, at, submission.token, submission.script, since)
+        if state.state == gateway.GONE and found:
+            return JobState(found[-1].state, job_id=found[-1].job_id)
+        return state if state.state != gateway.GONE else _what_became_of(submission, state)
 
     def cancel(self, submission: Submission) -> None:
         """`scancel JOB`."""
@@ -151,13 +171,18 @@ def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocatio
     )
 
 
+def _named_cluster(options: SlurmOptions) -> str | None:
+    """What `--sbatch-arg clusters=NAME` asks for; `None` for the cluster of this machine."""
+    named = [text.partition("=") for text in options.sbatch_arg]
+    return next((name for key, _, name in named if key in {"cluster", "clusters"}), None)
+
+
 def _destination(options: SlurmOptions) -> gateway.Cluster | None:
     """The cluster that sbatch would send the job to; `None` where it chooses among several."""
-    for text in options.sbatch_arg:
-        key, _, name = text.partition("=")
-        if key in {"cluster", "clusters"}:
-            return None if "," in name or name.lower() == "all" else gateway.Cluster(name)
-    return gateway.HERE
+    name = _named_cluster(options)
+    if name is None:
+        return gateway.HERE
+    return None if "," in name or name.lower() == "all" else gateway.Cluster(name)
 
 
 def comment(words: str | None, token: str) -> str:
@@ -213,6 +238,35 @@ def _limited(option: str, value: str) -> str:
     if len(value.encode()) > NAME_LIMIT:
         raise UsageError(f"{option} is longer than the {NAME_LIMIT} bytes that SLURM takes")
     return value
+
+
+def _asked(submission: Submission) -> gateway.Cluster:
+    # A run that was submitted without SLURM_CONF is not known to the SLURM that is named there now.
+    return gateway.Cluster(submission.cluster, submission.slurm_conf or "")
+
+
+def _unknown_to_slurm(submission: Submission, earlier: tuple[str, ...]) -> JobState:
+    """Say what is known of a submission without a recorded id of which SLURM has no job."""
+    run_dir = submission.script.parent
+    signs = lifesigns.read(run_dir, submission.token)
+    new = lifesigns.logs(run_dir) - set(earlier) if submission.submitted_at else frozenset()
+    job_id = signs.job_id or max(new, key=int, default="")
+    return JobState(gateway.GONE, job_id=job_id or None)
+
+
+def _what_became_of(submission: Submission, state: JobState) -> JobState:
+    """Tell a job that SLURM forgot before its end from one that is only too old."""
+    told = lost.controller(_asked(submission))
+    launch = submission.script.parent / "configs" / "launch"
+    reason = flight.elsewhere(launch, submission.token, told.cluster if told is not None else None)
+    if reason is not None:
+        return JobState(gateway.UNKNOWN, reason)
+    since = seconds(submission.submitted_at)
+    signs = lifesigns.read(submission.script.parent, submission.token, submission.job_id, since=since)
+    age = time.time() - since
+    taken = state.reason == gateway.TAKEN
+    found = lost.judge(submission.job_id, age, signs, told or lost.Controller(), taken=taken)
+    return JobState(found.state, f"{found.began}, and {found.evidence}")
 
 
 @hookimpl

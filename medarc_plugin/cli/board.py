@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medarc_plugin.cli import output
-from medarc_plugin.standing import COMPLETED, LOST, PENDING, UNKNOWN, UNSUBMITTED, clock, duration
+from medarc_plugin.standing import COMPLETED, GONE, LOST, PENDING, UNKNOWN, UNSUBMITTED, clock, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ COLOURS = {
     COMPLETED: "cyan",
     UNSUBMITTED: "dim",
     LOST: "magenta",
+    GONE: "magenta",
     UNKNOWN: "magenta",
     "CANCELLED": "magenta",
 }

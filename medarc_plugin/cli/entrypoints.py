@@ -122,7 +122,7 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
         # Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own.
         warn_of_near_misses(request.arguments)
     if prepared.dry_run:
-        launch.write(prepared)
+        launch.write(prepared, output.say)
         doing = "starts" if request.backend == "local" else "submits"
         what = "rehearsal" if request.rehearse else "run"
         output.say(f"dry run: the files are written, nothing is started; this {doing} the {what}:")
@@ -132,7 +132,7 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
     for name in prepared.plan.launch.passed:
         if name not in secrets:
             output.warn(f"{name} was not found here, so the job will not have it")
-    submission = launch.submit(prepared, output.warn, secrets)
+    submission = launch.submit(prepared, output.warn, secrets, output.say)
     if submission.exit_code is not None:
         return submission.exit_code
     output.show_submission(prepared.plan, submission)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from medarc_plugin.errors import EndedError, MedarcError, PreflightError
-from medarc_plugin.signals import handling
+from medarc_plugin.signals import Stopped, handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -97,6 +98,12 @@ def guarded(command: Callable[[], int]) -> int:
     except MedarcError as raised:
         _show_error(raised)
         code = raised.exit_code
+    except Stopped as stopped:
+        how = "interrupted" if stopped.number == signal.SIGINT else f"ended by {_name_of(stopped.number)}"
+        say(f"{how}: {stopped.message}")
+        if stopped.hint:
+            say(f"{_painted('hint:', '36')} {stopped.hint}")
+        code = SIGNALLED + stopped.number
     except KeyboardInterrupt:
         say("interrupted")
         code = INTERRUPTED
@@ -109,6 +116,10 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         code = 0
     return code or _say_what_was_lost()
+
+
+def _name_of(number: int) -> str:
+    return signal.Signals(number).name
 
 
 def _show_error(raised: MedarcError) -> None:

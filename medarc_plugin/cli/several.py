@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from medarc_plugin import launch
 from medarc_plugin.cli import entrypoints, output
-from medarc_plugin.errors import ConfigRejectedError, MedarcError, PreflightError, UsageError
+from medarc_plugin.errors import (
+    ConfigRejectedError,
+    MedarcError,
+    PreflightError,
+    SubmissionError,
+    UsageError,
+)
 from medarc_plugin.slurm import gateway
 
 if TYPE_CHECKING:
@@ -17,6 +23,9 @@ if TYPE_CHECKING:
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import Request
+
+NOT_TRIED = "not submitted, and no files are written: SLURM does not answer"
+WHEN_IT_ANSWERS = "`scontrol ping` says when it does; then run the command again for these"
 
 MOST_NAMED = 3
 """Configs that a sentence names."""
@@ -51,9 +60,13 @@ def carry_out_all(requests: Sequence[Request]) -> int:
     _say_what_checked(outcomes)
     if any(isinstance(outcome, ConfigRejectedError) for outcome in outcomes):
         entrypoints.warn_of_near_misses(first.arguments)
+    silent = False
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, MedarcError):
             messages.failed(index, outcome)
+            continue
+        if silent:
+            messages.failed(index, SubmissionError(NOT_TRIED, hint=WHEN_IT_ANSWERS))
             continue
         messages.heed(index, outcome)
         try:
@@ -63,6 +76,8 @@ def carry_out_all(requests: Sequence[Request]) -> int:
             _submit(index, outcome, messages)
         except MedarcError as error:
             messages.failed(index, error)
+            # It was waited for, for the one; each of the others would wait as long.
+            silent = isinstance(error, SubmissionError) and error.silent
     return messages.show(
         "rehearsals" if first.rehearse else "runs",
         "written, nothing is started" if first.dry_run else "submitted",
@@ -140,7 +155,7 @@ def _name(request: Request) -> str:
 
 
 def _write(prepared: Prepared, added: Mapping[str, str]) -> None:
-    launch.write(prepared)
+    launch.write(prepared, output.say)
     output.say(f"written {prepared.plan.run_dir}: {output.allocation_words(prepared.plan)}")
     output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
 
@@ -150,7 +165,7 @@ def _submit(index: int, prepared: Prepared, messages: Messages) -> None:
     for name in prepared.plan.launch.passed:
         if name not in secrets:
             messages.warn(index, f"{name} was not found here, so the job will not have it")
-    submission = launch.submit(prepared, lambda text: messages.warn(index, text), secrets)
+    submission = launch.submit(prepared, lambda text: messages.warn(index, text), secrets, output.say)
     output.fact(f"job     {submission.job_id} {prepared.plan.run_dir}")
 
 

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import caches, failures, record, slurm, warm
+from . import caches, failures, record, sending, slurm, warm
 from .allocation import AllocationError, allocated_gpus
 from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, times, why_not_again
 from .checkpoints import ABANDONED, TORN, checkpoints_of
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         Log().say("usage: PYTHON FOLDER LAUNCH_JSON\nhint: the batch script's last line is right")
         return CHECKS_FAILED
     log = Log(os.environ.get(name, "") for name in launch.expected_variables)
-    return Owner(launch, log).own()
+    code = sending.gives_way(launch, os.environ, log)
+    return Owner(launch, log).own() if code is None else code
 
 
 class Owner:

@@ -12,23 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medarc_plugin.errors import SlurmError, SubmissionError
+from medarc_plugin.errors import SlurmError
 from medarc_plugin.models import JobState
-from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run, show
+from medarc_plugin.process import Completed, run, run_apart, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-SUBMIT_TIMEOUT = 120.0
-"""Seconds for sbatch. A controller that is down is given up on after 9 s by sbatch itself."""
+    from collections.abc import Callable, Mapping, Sequence
 
 QUERY_TIMEOUT = 20.0
 """Seconds for a query."""
 
-SIGNALLED, UNREADABLE = 128, 255
-
 GONE = "GONE"
 """State of a job that SLURM no longer knows."""
+
+LOST = "LOST"
+"""State of a job that SLURM accepted and forgot before its end."""
 
 UNKNOWN = "UNKNOWN"
 """State of a job about which nobody can be asked."""
@@ -56,7 +54,10 @@ _HINTS = (
     ),
     (
         r"Unable to contact slurm controller|Unable to contact the slurm|Zero Bytes were transmitted",
-        "the controller does not answer: `scontrol ping` says when it is back; then submit the script",
+        (
+            "the controller does not answer: `scontrol ping` says when it is back; "
+            "then run the same command again"
+        ),
     ),
     (
         (
@@ -72,24 +73,6 @@ _HINTS = (
     (r"Job dependency problem", "check the job ids in --dependency"),
     (r"[Uu]nrecognized option", "this SLURM does not know an option of --sbatch-arg"),
 )
-
-
-def hint_for(words: str) -> str | None:
-    """What usually helps when sbatch says this."""
-    return next((hint for pattern, hint in _HINTS if re.search(pattern, words)), None)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What sbatch answered.
-
-    Attributes:
-        job_id: The job's id.
-        cluster: The cluster, where sbatch names one.
-    """
-
-    job_id: str
-    cluster: str | None
 
 
 def submission_environment(
@@ -127,24 +110,25 @@ def sbatch_command(script: Path) -> tuple[str, ...]:
     return ("sbatch", "--parsable", str(script))
 
 
-def sbatch(script: Path, secrets: Mapping[str, str]) -> Accepted:
-    """Submit a script.
+def send(
+    script: Path,
+    variables: Mapping[str, str],
+    timeout: float,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    keep: Sequence[int] = (),
+) -> Completed:
+    """Run sbatch once. `medarc_plugin.slurm.answers` reads what comes of it.
 
-    Raises:
-        SubmissionError: It was refused, or nobody knows whether it was accepted.
+    Args:
+        script: The script.
+        variables: What its environment has beside this process's own, secrets among it.
+        timeout: Seconds until it is killed.
+        stop: Asked often whether it is to be killed now.
+        keep: Descriptors that it inherits.
     """
-    done = run(sbatch_command(script), env=submission_environment(secrets), timeout=SUBMIT_TIMEOUT)
-    if not done.ok:
-        raise _refused(done, script)
-    # Site plugins may print lines of their own before it.
-    answer = done.stdout.strip().rpartition("\n")[2]
-    match = re.fullmatch(r"(\d+)(?:;(\S+))?", answer.strip())
-    if match is None:
-        raise SubmissionError(
-            f"sbatch answered something that is not a job id:\n{done.describe()}",
-            hint=f"`squeue --me` shows whether the job is there; the files of the run are kept: {script}",
-        )
-    return Accepted(match[1], match[2])
+    environment = submission_environment(variables)
+    return run_apart(sbatch_command(script), env=environment, timeout=timeout, stop=stop, keep=keep)
 
 
 @dataclass(frozen=True)
@@ -171,60 +155,71 @@ class Cluster:
         environment = submission_environment({"SLURM_CONF": self.conf} if self.conf else {})
         if self.conf == "":
             environment.pop("SLURM_CONF", None)
-        return environment
+        # The user's own wishes for these commands would hide jobs.
+        return {name: value for name, value in environment.items() if not name.startswith(_WISHES)}
 
+
+_WISHES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
 
 HERE = Cluster()
 
 
+TAKEN = "its id belongs to another job now"
+"""Reason of a job that is gone, where SLURM has a job with its id."""
+
+_MARK = re.compile(r"\[medarc:([^\]\s]+)\]")
+
+
+def is_marked(comment: str, token: str) -> bool | None:
+    """Say whether a comment has a submission's word; `None` when it has none of this plugin's at all."""
+    marks = _MARK.findall(comment)
+    return token in marks if marks else None
+
+
 def job_state(
-    job_id: str, cluster: Cluster = HERE, token: str | None = None, script: Path | None = None
+    job_id: str,
+    cluster: Cluster = HERE,
+    token: str | None = None,
+    script: Path | None = None,
+    since: float = 0.0,
 ) -> JobState:
     """Ask SLURM how a job is doing: the controller first, then accounting.
 
     Args:
         job_id: The job's id.
         cluster: The cluster that took it.
-        token: The word in the job's comment.
+        token: The word in the job's comment; `None` takes whatever job has the id.
         script: The job's script. A job with that id and neither the word nor the script is another's: ids
             are used again, and sites rewrite comments.
+        since: When it was submitted, in seconds since 1970: accounting knows all jobs that ever had the id.
 
     Returns:
-        The state; `GONE` for a job that SLURM no longer knows, `UNKNOWN` when nobody can be asked.
+        The state; `GONE` for a job that SLURM no longer knows, with the reason `TAKEN` where it knows another
+        one with that id; `UNKNOWN` when nobody can be asked.
     """
     done = run(
         ["scontrol", *cluster.option, "-o", "show", "job", job_id],
         env=cluster.environment,
         timeout=QUERY_TIMEOUT,
     )
+    taken = False
     if done.ok and "JobState=" in done.stdout:
         found = _fields(done.stdout)
-        # In the whole text, since a comment may hold words that read like further fields.
-        ours = token is None or token in done.stdout or f"Command={script} " in done.stdout
-        if not ours and "Comment" in found:
-            return JobState(GONE)
-        return JobState(found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList"))
-    if "Invalid job id" not in done.stderr:
+        if token is None or _is_ours(done.stdout, token, script):
+            return JobState(
+                found["JobState"], found.get("Reason"), found.get("ExitCode"), found.get("NodeList")
+            )
+        taken = True
+    elif "Invalid job id" not in done.stderr:
         return JobState(UNKNOWN)
-    return _accounted(job_id, cluster)
+    return _accounted(job_id, cluster, token, since, taken=taken)
 
 
-def job_with_token(token: str, cluster: Cluster = HERE) -> JobState:
-    """Look for a queued or running job of this user by the word in its comment.
-
-    Returns:
-        Its state with its id; `GONE` when there is none, `UNKNOWN` when nobody can be asked.
-    """
-    # The comment comes last: it may hold anything.
-    argv = ["squeue", *cluster.option, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"]
-    done = run(argv, env=cluster.environment, timeout=QUERY_TIMEOUT)
-    if not done.ok:
-        return JobState(UNKNOWN)
-    for line in done.stdout.splitlines():
-        job_id, state, comment = [*line.split("|", 2), "", ""][:3]
-        if token in comment:
-            return JobState(state, job_id=job_id)
-    return JobState(GONE)
+def _is_ours(text: str, token: str, script: Path | None) -> bool:
+    """Whether what scontrol says of a job is about the submission with this word."""
+    # In the whole text, since a comment may hold words that read like further fields.
+    marked = is_marked(text, token)
+    return f" Command={script} " in text if marked is None else marked
 
 
 def script_of(job_id: str, cluster: Cluster = HERE) -> Path | None:
@@ -255,17 +250,36 @@ def partitions() -> tuple[str, ...]:
     return tuple(dict.fromkeys(done.stdout.split())) if done.ok else ()
 
 
-def _accounted(job_id: str, cluster: Cluster) -> JobState:
+_CLOCKS = 3600.0
+"""Seconds by which the clocks of two machines may differ."""
+
+
+def _accounted(job_id: str, cluster: Cluster, token: str | None, since: float, *, taken: bool) -> JobState:
+    """Ask accounting for a job that the controller does not know.
+
+    One that accounting still has as waiting or running is none that has ended: the controller has lost it.
+    """
+    gone = JobState(GONE, TAKEN if taken else None)
+    # The comment comes last: it may hold anything.
+    wanted = "JobIDRaw,State,ExitCode,NodeList,Submit,Comment"
     done = run(
-        ["sacct", *cluster.option, "-n", "-X", "-P", "-j", job_id, "-o", "JobIDRaw,State,ExitCode,NodeList"],
-        env=cluster.environment,
+        ["sacct", *cluster.option, "-n", "-X", "-P", "-D", "-j", job_id, "-o", wanted],
+        env={**cluster.environment, "SLURM_TIME_FORMAT": "%s"},
         timeout=QUERY_TIMEOUT,
     )
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith(f"{job_id}|")]
-    if not done.ok or not rows:
-        return JobState(GONE)
-    _, state, exit_code, node = rows[-1][:4]
-    return JobState(state.split()[0], None, exit_code, node)
+    if not done.ok:
+        return gone
+    for line in reversed(done.stdout.splitlines()):
+        row, state, exit_code, node, submitted, comment = [*line.split("|", 5), *[""] * 5][:6]
+        marked = None if token is None else is_marked(comment, token)
+        early = submitted.isdigit() and float(submitted) < since - _CLOCKS
+        if row != job_id or marked is False or (marked is None and (taken or early)):
+            continue
+        word = state.split()[0] if state else UNKNOWN
+        if JobState(word).over:
+            return JobState(word, None, exit_code, node)
+        return JobState(LOST, f"accounting has it as {word}, and the controller does not know it")
+    return gone
 
 
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][\w/:]*)=")
@@ -284,26 +298,9 @@ def _fields(text: str) -> dict[str, str]:
     return found
 
 
-def _refused(done: Completed, script: Path) -> SubmissionError:
-    kept = f"the files of the run are kept: {script}"
-    if done.returncode == NOT_FOUND:
-        return SubmissionError(
-            f"sbatch was not found on this machine; {kept}",
-            hint="submit from a login node of the cluster, or add --sandbox to try it here",
-        )
-    # 255 is sbatch's own exit code for what it cannot read.
-    killed = done.returncode < 0 or SIGNALLED < done.returncode < UNREADABLE
-    if done.returncode == TIMED_OUT or killed:
-        how = "was killed" if killed else f"did not answer within {SUBMIT_TIMEOUT:g} s"
-        return SubmissionError(
-            f"sbatch {how}, so the job may or may not have been accepted; {kept}",
-            hint="`squeue --me` shows it when it was; submit again only when it is not there",
-        )
-    words = done.stderr.strip() or done.stdout.strip()
-    hint = hint_for(words)
+def hint_for(words: str) -> str | None:
+    """What usually helps against what SLURM says; `None` when nothing is known to."""
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, words)), None)
     if hint and "sinfo -s" in hint and (known := partitions()):
-        hint = f"the partitions here are: {', '.join(known)}; name one with --partition"
-    return SubmissionError(
-        f"SLURM refused the job (exit code {done.returncode}); {kept}\n{words}",
-        hint=hint or "mend what SLURM names, then run the same command again",
-    )
+        return f"the partitions here are: {', '.join(known)}; name one with --partition"
+    return hint

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin import standing
-from medarc_plugin.standing import COMPLETED, LOST, PENDING, UNKNOWN, UNSUBMITTED
+from medarc_plugin.standing import COMPLETED, PENDING, UNKNOWN, UNSUBMITTED
 from medarc_plugin.why import ended, going, pending
 from medarc_plugin.why.answer import Answer, headline
 
@@ -41,7 +41,7 @@ def of(status: RunStatus) -> Answer:
         return _unsubmitted(status)
     if status.state == COMPLETED:
         return _completed(status)
-    if status.state in {LOST, UNKNOWN} or status.over:
+    if status.state == UNKNOWN or status.over:
         return ended.explain(status)
     return going.explain(status)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import failures
 from medarc_plugin.process import show
 from medarc_plugin.slurm import jobs
-from medarc_plugin.standing import LOST, SLURM, UNKNOWN, backend_of, cluster_of
+from medarc_plugin.standing import FORGOTTEN, LOST, SLURM, UNKNOWN, backend_of, cluster_of
 from medarc_plugin.why import evidence
 from medarc_plugin.why.answer import Answer, headline
 
@@ -250,7 +250,9 @@ def _what(status: RunStatus, last: Verdict) -> str:
     attempt = f" in attempt {last.attempt.number}" if last.attempt and last.attempt.number > 1 else ""
     where = f" on {status.node}" if status.node else ""
     if status.state == LOST:
-        return "lost: SLURM does not know the job, and no record tells of its end"
+        return "lost: SLURM accepted the job and forgot it, and no record tells of its end"
+    if status.state in FORGOTTEN:
+        return "unknown: SLURM does not know the job any more, and no record tells of its end"
     if status.state == UNKNOWN:
         return "nobody knows: SLURM does not answer, and no record tells of its end"
     words = {"CANCELLED": "was cancelled", "TIMEOUT": "came to its time limit", "PREEMPTED": "was preempted"}
@@ -276,7 +278,7 @@ def _story(status: RunStatus, last: Verdict) -> list[str]:
 def _cause(status: RunStatus, last: Verdict) -> list[str]:
     found = last.found
     if found is None:
-        if status.state in {LOST, UNKNOWN}:
+        if status.state in {*FORGOTTEN, UNKNOWN}:
             return []
         return ["no known cause: none of the failures of docs/why.md fits"]
     word = "most likely cause" if found.likely else "known cause"
@@ -318,7 +320,7 @@ def _hints(status: RunStatus, last: Verdict) -> tuple[str, ...]:
         run = str(status.run.run_dir)
         number = ["--attempt", str(last.attempt.number)] if last.attempt else []
         hints.append(f"{show(['medarc_slurm', 'logs', run, *number, '-n', '100'])} shows what was said last")
-    if status.state == LOST and last.found is None:
+    if status.state in FORGOTTEN and last.found is None:
         hints.append(f"{show(['medarc_slurm', 'resume', str(status.run.run_dir)])} submits it again")
     return tuple(hints)
 

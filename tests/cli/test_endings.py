@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from medarc_plugin import index
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from standins import Slurm
 
@@ -41,17 +45,150 @@ def test_a_submission_that_was_cut_off_is_found_by_its_token(here: Run, work: Pa
 
 
 @pytest.mark.parametrize("code", [-9, 137])
-def test_an_sbatch_that_was_killed_is_no_refusal(
-    here: Run, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    (slurm.programs / "sbatch").write_text(f"#!/bin/sh\n{'kill -9 $$' if code < 0 else f'exit {code}'}\n")
-    del monkeypatch
+def test_an_sbatch_that_was_killed_is_no_refusal(here: Run, work: Path, slurm: Slurm, code: int) -> None:
+    slurm.act({"job": "23", **({"dies": True} if code < 0 else {"code": code})})
 
     result = here("sft", *SFT)
 
-    assert result.code == 2
-    assert "may or may not have been accepted" in result.err
-    assert "submit again only when it is not there" in result.err
+    assert result.code == 0
+    assert "sbatch was killed; SLURM has the job all the same: 23 (PENDING)" in result.err
+    assert result.out.startswith("job     23\n")
+    assert recorded(work)["job_id"] == "23"
+
+
+def recorded(work: Path) -> Any:
+    return json.loads((work / "runs/a/configs/launch/submission.json").read_text())
+
+
+@pytest.fixture
+def typed(work: Path) -> Iterator[Callable[[], Any]]:
+    """Type the command in a terminal of its own, and leave it to itself."""
+    started = []
+
+    def start() -> subprocess.Popen[str]:
+        script = Path(sys.executable).with_name("sft")
+        process = subprocess.Popen(
+            [script, *SFT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def is_sending(slurm: Slurm) -> None:
+    """Wait until sbatch has written down its job, and hangs."""
+    end = time.monotonic() + 60
+    while not (slurm.folder / "waiting").exists():
+        assert time.monotonic() < end, "sbatch was not started"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_while_sbatch_is_at_work_leaves_a_recorded_job(
+    typed: Run, work: Path, slurm: Slurm, number: int, code: int
+) -> None:
+    slurm.act({"job": "23", "says": "23\n", "waits": True})
+    process = typed()
+    is_sending(slurm)
+    os.killpg(process.pid, number)
+    while "stopping: sbatch is at work" not in (line := process.stderr.readline()):
+        assert line, "it did not wait for sbatch"
+    (slurm.folder / "go").touch()
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == code, said
+    assert f"job 23 is submitted, and recorded in {work / 'runs/a'}" in said
+    assert "hint: `scancel 23` ends it" in said
+    assert recorded(work)["job_id"] == "23"
+
+
+def test_a_signal_while_sbatch_is_at_work_leaves_no_job_where_there_is_none(
+    typed: Run, work: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDARC_PATIENCE", "grace=0.1,settle=0.1")
+    slurm.act({"waits": True})
+    process = typed()
+    is_sending(slurm)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "interrupted: nothing was submitted: sbatch was given up: it was stopped" in said
+    assert not (work / "runs/a/configs/launch/submission.json").exists()
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_launch_that_was_killed_is_settled_by_the_next(
+    typed: Run, here: Run, work: Path, slurm: Slurm
+) -> None:
+    slurm.act({"job": "23", "waits": True})
+    process = typed()
+    is_sending(slurm)
+    process.kill()
+    process.wait()
+    (slurm.folder / "go").touch()
+
+    again = here("sft", *SFT)
+
+    assert again.code == 2
+    assert "which was cut off, submitted job 23 (PENDING), which is recorded now" in again.err
+    assert f"{work / 'runs/a'} belongs to job 23 (PENDING)" in again.err
+    assert recorded(work)["job_id"] == "23"
+    assert [(entry.job_id, entry.run_dir) for entry in index.entries()] == [("23", str(work / "runs/a"))]
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_launch_that_was_killed_and_that_nobody_can_tell_about_blocks_the_directory(
+    typed: Run, here: Run, slurm: Slurm
+) -> None:
+    slurm.act({"waits": True})
+    process = typed()
+    is_sending(slurm)
+    process.kill()
+    process.wait()
+    (slurm.folder / "go").touch()
+    slurm.set(up=False)
+
+    again = here("sft", *SFT)
+
+    assert again.code == 2
+    assert "nobody can say whether SLURM took the job of the launch of" in again.err
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_second_launch_waits_for_the_first_and_is_refused(typed: Run, work: Path, slurm: Slurm) -> None:
+    slurm.act({"job": "23", "says": "23\n", "waits": True})
+    first = typed()
+    is_sending(slurm)
+    second = typed()
+    while "waiting for it" not in (line := second.stderr.readline()):
+        assert line, "it did not wait"
+    (slurm.folder / "go").touch()
+    _, said = second.communicate(timeout=60)
+    first.communicate(timeout=60)
+
+    assert (first.returncode, second.returncode) == (0, 2)
+    assert f"another launch (process {first.pid} on " in line
+    assert f"{work / 'runs/a'} belongs to job 23 (PENDING)" in said
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_job_that_slurm_lost_leaves_its_directory(here: Run, work: Path, slurm: Slurm) -> None:
+    assert here("sft", *SFT).code == 0
+
+    again = here("sft", *SFT)
+
+    assert again.code == 0
+    assert "SLURM has lost job 17: it never began" in again.err
+    assert len(slurm.calls("sbatch")) == 2
 
 
 def test_a_reader_that_goes_away_stops_no_submission(work: Path, slurm: Slurm) -> None:

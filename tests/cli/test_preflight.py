@@ -83,7 +83,7 @@ def test_a_silent_controller_is_said_and_left_to_sbatch(submit, slurm):
     assert result.code == 2
     assert row(result, "preflight").startswith("not looked at: limits, partition and time limit, GPUs")
     assert "Unable to contact slurm controller" in row(result, "preflight")
-    assert "SLURM refused the job" in result.err
+    assert "nothing was submitted: sbatch failed" in result.err
     assert slurm.calls("trial") == []
 
 

@@ -54,7 +54,7 @@ def test_one_question_for_a_whole_project(here, make_run, slurm):
 
     assert len(json.loads(done.out)["runs"]) == 30
     assert (len(slurm.calls("squeue")), len(slurm.calls("sacct"))) == (1, 1)
-    assert slurm.calls("scontrol") == []
+    assert [call["argv"] for call in slurm.calls("scontrol")] == [["show", "config"]]
 
 
 FIELDS = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Result
+    from standins import Slurm
 
     Run = Callable[..., Result]
 
@@ -48,6 +49,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def steps(work: Path, name: str) -> object:
     return json.loads((work / f"runs/{name}/configs/sft.json").read_text())["max_steps"]
+
+
+def test_a_silent_controller_is_waited_for_once(here: Run, slurm: Slurm, work: Path) -> None:
+    slurm.set(up=False)
+
+    done = here("medarc_slurm", "sft", "a.toml", "c.toml", *PLACE)
+
+    assert done.code == 2
+    assert len(slurm.calls("sbatch")) == 1
+    assert "error: a.toml: nothing was submitted: sbatch failed" in done.err
+    assert "error: c.toml: not submitted, and no files are written: SLURM does not answer" in done.err
+    assert "0 of 2 runs submitted; 2 could not be" in done.err
+    assert not (work / "runs/c").exists()
 
 
 def test_all_are_written_by_one_process_of_prime_rls(here: Run, work: Path, asked: list[str]) -> None:

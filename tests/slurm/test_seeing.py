@@ -269,6 +269,6 @@ def test_a_job_that_slurm_forgot_is_told_by_its_records(own, tmp_path):
     found = status(cluster, ended.run, lost.run)
 
     assert forgotten
-    assert [run["state"] for run in found] == ["COMPLETED", "LOST"]
+    assert [run["state"] for run in found] == ["COMPLETED", "GONE"]
     assert found[0]["note"] == f"from the run's records: SLURM no longer knows job {ended.job}"
     assert medarc(cluster, "wait", lost.run).returncode == 125

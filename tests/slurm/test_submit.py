@@ -376,9 +376,11 @@ def test_a_controller_that_does_not_answer_is_named(cluster, tmp_path):
     done = cluster.run(
         *(SCRIPTS / "sft", "--backend", "slurm", "@", EXAMPLES / "sft.toml", "--output-dir", "x"),
         SLURM_CONF=str(dead),
+        MEDARC_PATIENCE="controller=1",
     )
 
     assert done.returncode == 2
+    assert "nothing was submitted: sbatch failed" in done.stderr
     assert "Unable to contact slurm controller" in done.stderr
     assert "scontrol ping" in done.stderr
     assert (cluster.folder / "x" / "sft.sbatch").exists()

@@ -8,12 +8,16 @@ notes in `refused`, so that a test fails that made it happen.
 
 import json
 import os
+import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 RECORD, FIELD = "\x1e", "\x1f"
 
 QUEUE = ("%A", "%T", "%r", "%S", "%e", "%N", "%P", "%V", "%o", "%k")
+SOUGHT = ("%A", "%T", "%V", "%S", "%N", "%o", "%k")
 HOLDERS = ("%A", "%u", "%T", "%S", "%e", "%b", "%C", "%N", "%Q")
 ENDING = "JobIDRaw,State,ExitCode"
 HISTORY = "JobIDRaw,State,ExitCode,Start,End,NodeList,Partition,Submit,JobName,Comment"
@@ -27,7 +31,7 @@ JOB = (
     "TimeMin=N/A SubmitTime=2026-11-22T16:43:41 Partition=gpu AllocNode:Sid=localhost:16816 "
     "ReqNodeList=(null) ExcNodeList=(null) NodeList={node} BatchHost={node} NumNodes=1 NumCPUs=1 "
     "NumTasks=1 CPUs/Task=1 ReqB:S:C:T=0:0:*:* TRES=cpu=1,mem=8000M,node=1,billing=1 Socks/Node=* "
-    "Command=/x/rl.sbatch WorkDir=/x Comment={comment}  StdErr=/x/job_1.log StdIn=/dev/null "
+    "Command={script} WorkDir=/x Comment={comment}  StdErr=/x/job_1.log StdIn=/dev/null "
     "StdOut=/x/job_1.log Power= TresPerNode=gres:gpu:h100:1 "
 )
 
@@ -36,11 +40,13 @@ SETTINGS = """\
 Configuration data as of 2026-11-22T16:43:41
 AccountingStorageEnforce = none
 AccountingStorageType   = accounting_storage/none
-ClusterName             = sandbox
+ClusterName             = {cluster}
 DefMemPerCPU            = 8000
 EnforcePartLimits       = NO
 JobDefaults             = (null)
 MaxMemPerNode           = UNLIMITED
+MinJobAge               = {keeps} sec
+NEXT_JOB_ID             = {next_id}
 PrivateData             = none
 SelectTypeParameters    = CR_CORE_MEMORY
 SlurmUser               = root(0)
@@ -115,7 +121,10 @@ def refuse(folder, name, arguments):
 def sbatch(folder, state, arguments):
     if len(arguments) != 2 or arguments[0] != "--parsable":
         refuse(folder, "sbatch", arguments)
+    act = next_act(folder, state)
     text = Path(arguments[1]).read_text()
+    if act is not None:
+        play(folder, state, act, Path(arguments[1]), text)
     if not state["up"]:
         fail(1, f"sbatch: error: Batch job submission failed: {UNREACHABLE}")
     for line in text.splitlines():
@@ -127,6 +136,33 @@ def sbatch(folder, state, arguments):
                 "sbatch: error: Batch job submission failed: Invalid partition name specified",
             )
     print("17;west" if state["cluster"] else "17")
+
+
+def next_act(folder, state):
+    """What this call of sbatch is to do: the first call does the first act, and so on."""
+    calls = (folder / "calls.jsonl").read_text().splitlines()
+    number = sum('"program": "sbatch"' in call for call in calls)
+    return state["acts"][number - 1] if number <= len(state["acts"]) else None
+
+
+def play(folder, state, act, script, text):
+    """Submit, or not, and end as the act says."""
+    if act.get("job"):
+        comment = re.search(r'^#SBATCH --comment="?(.*?)"?$', text, re.MULTILINE)
+        job = {"state": "PENDING", "comment": comment[1] if comment else "", "script": str(script)}
+        state["jobs"][act["job"]] = {**job, **act.get("as", {})}
+        (folder / "state.json").write_text(json.dumps(state))
+    sys.stdout.write(act.get("says", ""))
+    sys.stderr.write(act.get("complains", ""))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if act.get("waits"):
+        (folder / "waiting").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+    if act.get("dies"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(act.get("code", 0))
 
 
 def trial(folder, state, arguments):
@@ -152,7 +188,7 @@ def describe(state, what):
         PARTITION.format(name=name, default="YES" if name == partitions[0] else "NO") for name in partitions
     ]
     played = {
-        "settings": SETTINGS,
+        "settings": SETTINGS.format(**state["controller"]),
         "partitions": "\n".join(names),
         "nodes": NODE.format(partitions=",".join(partitions)),
         "reservations": "No reservations in the system",
@@ -181,7 +217,7 @@ def scontrol(folder, state, arguments):
     if job is None:
         fail(1, "slurm_load_jobs error: Invalid job id specified")
     known = {"id": arguments[-1], "name": "reverse", "reason": "None", "exit_code": "0:0", "node": "node1"}
-    line = JOB.format(**{**known, "comment": "", **job})
+    line = JOB.format(**{**known, "comment": "", "script": "/x/rl.sbatch", **job})
     print(line if job.get("comment") else line.replace(" Comment= ", ""))
 
 
@@ -191,17 +227,17 @@ def sacct(folder, state, arguments):
         head = [*where, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j"]
         columns = history if arguments[-1] == HISTORY else ending
     else:
-        head, columns = [*where, "-n", "-X", "-P", "-j"], None
+        head, columns = [*where, "-n", "-X", "-P", "-D", "-j"], None
     if arguments[: len(head)] != head or len(arguments) != len(head) + 3:
         refuse(folder, "sacct", arguments)
-    if columns is None and arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList"]:
+    if columns is None and arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList,Submit,Comment"]:
         refuse(folder, "sacct", arguments)
     if state["accounting"] is None:
         fail(1, "Slurm accounting storage is disabled")
     asked = arguments[len(head)].split(",")
     for row in state["accounting"]:
         if columns is None:
-            print(row)
+            print(row if row.count("|") > 3 else f"{row}|{time.time():.0f}|")
         elif history(row)[0] in asked:
             print(FIELD.join(columns(row)))
 
@@ -243,15 +279,24 @@ def squeue(folder, state, arguments):
     if arguments[-2:] == ["-o", RECORD + FIELD.join(HOLDERS)]:
         holders(folder, state, arguments[len(where) : -2])
         return
-    if arguments not in ([*where, "-h", "-u", str(os.geteuid()), "-o", "%A|%T|%k"], everything):
+    sought = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", FIELD.join(SOUGHT)]
+    if arguments not in (sought, everything):
         refuse(folder, "squeue", arguments)
     if not state["up"]:
         fail(1, f"slurm_load_jobs error: {UNREACHABLE}")
     for job_id, job in state["jobs"].items():
         if arguments == everything:
             print(RECORD + FIELD.join(queued(job_id, job)))
-        elif job["state"] in {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}:
-            print(f"{job_id}|{job['state']}|{job.get('comment') or '(null)'}")
+            continue
+        known = {
+            "submitted": f"{time.time():.0f}",
+            "start": "N/A",
+            "node": "",
+            "script": "/x/rl.sbatch",
+            **job,
+        }
+        names = ("state", "submitted", "start", "node", "script")
+        print(FIELD.join([job_id, *(known[name] for name in names), job.get("comment") or "(null)"]))
 
 
 def holders(folder, state, arguments):

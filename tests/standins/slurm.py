@@ -25,6 +25,8 @@ class Slurm:
             "accounting": None,
             "answers": {},
             "facts": {},
+            "acts": [],
+            "controller": {"cluster": "sandbox", "keeps": 300, "next_id": 100},
         }
 
     def set(self, **changes: Any) -> None:
@@ -48,6 +50,19 @@ class Slurm:
         """
         said = {path.name: path.read_text().strip("\n") for path in captured.iterdir()}
         self.set(facts={**said, **facts})
+
+    def act(self, *acts: dict[str, Any]) -> None:
+        """Let the first call of sbatch do the first of these, and so on; later ones go well.
+
+        An act may accept a `job` under this id, with other facts `as` these; what it `says` on its standard
+        output and `complains` of; whether it then `waits` for a file `go`, and `dies`; its exit `code`.
+        """
+        self.set(acts=list(acts))
+
+    @property
+    def jobs(self) -> dict[str, Any]:
+        """The jobs that are in the queue now."""
+        return dict(json.loads((self.folder / "state.json").read_text())["jobs"])
 
     def remove(self, *names: str) -> None:
         """Take commands away."""

@@ -29,8 +29,9 @@ LAYERS = (
     {"launch", "export", "runs", "proposal"},
     {"plugins"},
     {"backends", "preflight", "sandbox", "profile_files"},
+    {"flight"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
-    {"options", "hookspecs", "process", "project", "tails", "failures", "redaction"},
+    {"options", "hookspecs", "process", "project", "tails", "failures", "redaction", "lock", "lifesigns"},
     {"models", "errors", "signals"},
 )
 """From the top down; a module may import what stands below it, and its own package."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from medarc_plugin.errors import SlurmError, SubmissionError
+from medarc_plugin.errors import SlurmError
 from medarc_plugin.models import JobState
 from medarc_plugin.slurm import gateway
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from standins import Slurm
-
-
-FAILED = "sbatch: error: Batch job submission failed"
 
 
 @pytest.fixture
@@ -26,122 +22,6 @@ def script(work: Path) -> Path:
     path.parent.mkdir()
     path.write_text("#!/bin/bash\n#SBATCH --partition=gpu\n")
     return path
-
-
-def test_an_accepted_job_has_an_id(slurm: Slurm, script: Path) -> None:
-    assert gateway.sbatch(script, {}) == gateway.Accepted("17", None)
-    assert slurm.calls("sbatch")[0]["argv"] == ["--parsable", str(script)]
-
-
-def test_a_federation_names_its_cluster(slurm: Slurm, script: Path) -> None:
-    slurm.set(cluster="west")
-
-    assert gateway.sbatch(script, {}) == gateway.Accepted("17", "west")
-
-
-def test_a_sites_own_words_before_the_id_do_no_harm(slurm: Slurm, script: Path) -> None:
-    slurm.answer("sbatch", "Your quota: 80 %\n17\n")
-
-    assert gateway.sbatch(script, {}).job_id == "17"
-
-
-@pytest.mark.parametrize("answer", ["", "\n", "Submitted batch job 17\n", "17 x\n", "seventeen\n"])
-def test_an_answer_that_is_no_id_is_an_error_that_says_where_to_look(
-    slurm: Slurm, script: Path, answer: str
-) -> None:
-    slurm.answer("sbatch", answer)
-
-    with pytest.raises(SubmissionError, match="not a job id") as caught:
-        gateway.sbatch(script, {})
-
-    assert "squeue --me" in (caught.value.hint or "")
-    assert str(script) in (caught.value.hint or "")
-
-
-# What each refusal was seen to print on 22.05.
-@pytest.mark.parametrize(
-    ("stderr", "code", "hint"),
-    [
-        (
-            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
-            1,
-            "no node has this much",
-        ),
-        ("sbatch: error: Invalid --time specification", 255, "mend what SLURM names"),
-        ("sbatch: error: Batch job submission failed: Invalid feature specification", 1, "--constraint"),
-        (
-            "sbatch: error: Batch job submission failed: Requested reservation is invalid",
-            1,
-            "show reservation",
-        ),
-        ("sbatch: error: Batch job submission failed: Invalid node name specified", 1, "sinfo -N"),
-        (
-            f"{FAILED}: Invalid account or account/partition combination specified",
-            1,
-            "sacctmgr show associations",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Invalid qos specification",
-            1,
-            "sacctmgr show associations",
-        ),
-        (
-            f"{FAILED}: Unable to contact slurm controller (connect failure)",
-            1,
-            "scontrol ping",
-        ),
-        ("sbatch: unrecognized option '--zzz'", 255, "--sbatch-arg"),
-        (
-            "sbatch: error: s_p_parse_file: cannot stat file /etc/slurm/slurm.conf: No such file",
-            1,
-            "login node",
-        ),
-        ("", 1, "mend what SLURM names"),
-    ],
-)
-def test_a_refusal_says_what_slurm_said_and_what_helps(
-    slurm: Slurm, script: Path, stderr: str, code: int, hint: str
-) -> None:
-    slurm.answer("sbatch", stderr=stderr, code=code)
-
-    with pytest.raises(SubmissionError) as caught:
-        gateway.sbatch(script, {})
-
-    assert stderr in caught.value.message
-    assert f"exit code {code}" in caught.value.message
-    assert f"the files of the run are kept: {script}" in caught.value.message
-    assert hint in (caught.value.hint or "")
-
-
-def test_an_unknown_partition_is_answered_with_the_known_ones(slurm: Slurm, script: Path) -> None:
-    slurm.set(partitions=["a100", "h100"])
-
-    with pytest.raises(SubmissionError, match="invalid partition specified: gpu") as caught:
-        gateway.sbatch(script, {})
-
-    assert "the partitions here are: a100, h100" in (caught.value.hint or "")
-
-
-def test_a_missing_sbatch_is_named_and_the_files_are_kept(slurm: Slurm, script: Path) -> None:
-    slurm.remove()
-
-    with pytest.raises(
-        SubmissionError, match="sbatch was not found on this machine; the files of the run are kept"
-    ):
-        gateway.sbatch(script, {})
-
-
-def test_an_sbatch_that_hangs_is_given_up_without_claiming_anything(
-    slurm: Slurm, script: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = slurm.programs / "sbatch"
-    program.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
-    monkeypatch.setattr(gateway, "SUBMIT_TIMEOUT", 0.05)
-
-    with pytest.raises(SubmissionError, match="may or may not have been accepted") as caught:
-        gateway.sbatch(script, {})
-
-    assert "squeue --me" in (caught.value.hint or "")
 
 
 def test_sbatch_gets_secrets_and_none_of_the_surroundings_wishes(
@@ -153,7 +33,7 @@ def test_sbatch_gets_secrets_and_none_of_the_surroundings_wishes(
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm/here.conf")
     monkeypatch.setenv("MINE", "kept")
 
-    gateway.sbatch(script, {"HF_TOKEN": "sesame"})
+    gateway.send(script, {"HF_TOKEN": "sesame"}, timeout=20)
 
     environment = slurm.calls("sbatch")[0]["environment"]
     assert not set(dropped) & set(environment)
@@ -207,12 +87,26 @@ def test_a_cluster_is_asked_by_name(slurm: Slurm) -> None:
     assert state(slurm, state="PENDING", comment="[medarc:0123456789ab]").state == "PENDING"
 
 
-def test_another_job_under_the_same_id_is_not_ours(slurm: Slurm) -> None:
-    assert state(slurm, state="RUNNING", comment="somebody else's").state == gateway.GONE
+@pytest.mark.parametrize("job", [{}, {"comment": "somebody else's"}, {"comment": "[medarc:ba9876543210]"}])
+def test_another_job_under_the_same_id_is_not_ours(slurm: Slurm, job: dict[str, str]) -> None:
+    assert state(slurm, state="RUNNING", **job) == JobState(gateway.GONE, gateway.TAKEN)
 
 
-def test_a_job_that_lost_its_comment_is_taken_for_ours(slurm: Slurm) -> None:
-    assert state(slurm, state="RUNNING").state == "RUNNING"
+@pytest.mark.parametrize("comment", ["", "rewritten by the site"])
+def test_a_job_that_lost_its_comment_is_known_by_its_script(slurm: Slurm, comment: str) -> None:
+    slurm.set(jobs={"17": {"state": "RUNNING", "comment": comment, "script": "/a b/rl.sbatch"}})
+
+    def found(script: str) -> str:
+        return gateway.job_state("17", token="0123456789ab", script=Path(script)).state
+
+    assert (found("/a b/rl.sbatch"), found("/a b/c/rl.sbatch")) == ("RUNNING", gateway.GONE)
+
+
+def test_the_script_of_another_submission_is_not_ours(slurm: Slurm) -> None:
+    job = {"state": "RUNNING", "comment": "[medarc:ba9876543210]", "script": "/a/rl.sbatch"}
+    slurm.set(jobs={"17": job})
+
+    assert gateway.job_state("17", token="0123456789ab", script=Path("/a/rl.sbatch")).state == gateway.GONE
 
 
 def test_a_comment_that_reads_like_fields_hides_nothing(slurm: Slurm) -> None:
@@ -232,6 +126,32 @@ def test_a_job_that_the_controller_forgot_is_looked_up_in_accounting(slurm: Slur
     slurm.set(accounting=["17|CANCELLED by 1000|0:15|node1", "18|FAILED|1:0|node2"])
 
     assert state(slurm) == JobState("CANCELLED", None, "0:15", "node1")
+
+
+def test_accounting_tells_a_job_from_others_that_had_its_id(slurm: Slurm) -> None:
+    rows = [
+        "17|FAILED|1:0|node1|1000000|",
+        "17|COMPLETED|0:0|node2|2000000|mine [medarc:0123456789ab]",
+        "17|TIMEOUT|0:0|node3|3000000|[medarc:ba9876543210]",
+    ]
+    slurm.set(accounting=rows)
+
+    assert state(slurm) == JobState("COMPLETED", None, "0:0", "node2")
+
+
+def test_accounting_without_comments_tells_a_job_by_its_time(slurm: Slurm) -> None:
+    slurm.set(accounting=["17|FAILED|1:0|node1|1000000|"])
+
+    def found(since: float) -> str:
+        return gateway.job_state("17", token="0123456789ab", since=since).state
+
+    assert (found(1000000), found(2000000)) == ("FAILED", gateway.GONE)
+
+
+def test_a_job_that_only_accounting_has_as_running_is_lost(slurm: Slurm) -> None:
+    slurm.set(accounting=["17|RUNNING|0:0|node1"])
+
+    assert state(slurm).state == gateway.LOST
 
 
 @pytest.mark.parametrize("accounting", [None, [], ["18|FAILED|1:0|node2"]])

@@ -85,3 +85,24 @@ def test_it_may_take_long_while_there_is_news() -> None:
 
     assert done.returncode == TIMED_OUT
     assert next(counts, None) is None
+
+
+def test_one_that_is_to_stop_is_killed_with_all_that_it_started(lives: tuple[Path, int]) -> None:
+    path, reader = lives
+
+    def has_begun() -> bool:
+        return bool(select.select([reader], [], [], 0)[0]) and os.read(reader, 10) == b"begun\n"
+
+    script = f"exec 3>{path}; echo said; echo begun >&3; /bin/sleep 1000 & /bin/sleep 1000; true"
+    done = run_apart(["/bin/sh", "-c", script], timeout=200, stop=has_begun)
+
+    assert (done.returncode, done.stdout, done.stderr) == (TIMED_OUT, "said\n", "it was stopped")
+    assert are_all_gone(reader)
+
+
+def test_it_inherits_what_is_kept_for_it() -> None:
+    reader, writer = os.pipe()
+    run_apart(["/bin/bash", "-c", f"echo said >&{writer}"], keep=(writer,))
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "said\n"

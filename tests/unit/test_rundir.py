@@ -7,8 +7,6 @@ import json
 import os
 import resource
 import stat
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +58,14 @@ def test_what_a_launcher_writes_is_not_in_the_way(plan: JobPlan) -> None:
     check(plan)
 
 
+def test_what_a_launch_was_killed_over_is_not_in_the_way(plan: JobPlan) -> None:
+    fill(plan, ".rl.sbatch.k3_z9abc", "configs/rl.json", ".rl.sbatch.mine")
+    rundir.sweep(plan.files)
+
+    assert rundir.artifacts(plan.run_dir, "rl.sbatch") == [".rl.sbatch.mine"]
+    assert {path.name for path in plan.run_dir.iterdir()} == {"configs", ".rl.sbatch.mine"}
+
+
 @pytest.mark.parametrize(
     "name", ["metrics.jsonl", "checkpoints/step_1/x", "logs/x", "inference.sbatch", "job_1.txt", ".hidden"]
 )
@@ -100,7 +106,24 @@ def test_a_directory_with_a_job_in_the_queue_is_always_refused(plan: JobPlan, st
     assert "scancel 17" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "GONE"])
+def test_why_a_job_is_in_its_state_is_said(plan: JobPlan) -> None:
+    record(plan)
+
+    with pytest.raises(RunDirectoryError, match=r"belongs to job 17 \(PENDING: Resources\)"):
+        rundir.check(plan, lambda _: JobState("PENDING", "Resources"), clean=False, resume=False)
+
+
+def test_a_record_of_a_newer_version_is_read(plan: JobPlan) -> None:
+    record(plan)
+    document = json.loads(plan.files.submission.read_text())
+    plan.files.submission.write_text(json.dumps({**document, "format": 9, "sendings": [1, 2]}))
+
+    assert rundir.read_submission(plan.files) is not None
+
+
+@pytest.mark.parametrize(
+    "state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "GONE", "LOST"]
+)
 def test_a_job_that_is_over_holds_nothing(plan: JobPlan, state: str) -> None:
     record(plan)
 
@@ -150,12 +173,14 @@ def test_clean_takes_a_run_away_and_nothing_beside_it(plan: JobPlan) -> None:
     check(plan, clean=True)
     with rundir.locked(plan.files):
         rundir.clean(plan.files)
+        left = sorted(plan.run_dir.rglob("*"))
 
     assert kept.exists()
-    assert [path.relative_to(plan.run_dir).as_posix() for path in sorted(plan.run_dir.rglob("*"))] == [
+    assert [path.relative_to(plan.run_dir).as_posix() for path in left] == [
         "configs",
         "configs/launch",
         "configs/launch/lock",
+        "configs/launch/lock.owner",
     ]
 
 
@@ -207,42 +232,6 @@ def test_clean_honours_never_clean(plan: JobPlan, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(RunDirectoryError, match="NEVER_CLEAN is set"):
         check(plan, clean=True)
-
-
-def test_a_lock_that_another_process_holds_is_refused(plan: JobPlan) -> None:
-    plan.files.launch.mkdir(parents=True)
-    lock = plan.files.launch / "lock"
-    holder = (
-        "import fcntl, sys\nhandle = open(sys.argv[1], 'w')\nfcntl.flock(handle, fcntl.LOCK_EX)\n"
-        "print('held', flush=True)\nsys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", holder, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-
-        with (
-            pytest.raises(RunDirectoryError, match="another launch is at work in"),
-            rundir.locked(plan.files),
-        ):
-            pass
-
-        process.communicate()
-
-    with rundir.locked(plan.files):
-        pass
-
-
-def test_a_lock_in_a_place_that_cannot_be_made_is_an_error(plan: JobPlan) -> None:
-    plan.run_dir.parent.mkdir()
-    plan.run_dir.touch()
-
-    with (
-        pytest.raises(RunDirectoryError, match="cannot be written: Not a directory"),
-        rundir.locked(plan.files),
-    ):
-        pass
 
 
 def test_files_are_written_whole_and_with_their_modes(work: Path) -> None:
@@ -349,6 +338,7 @@ def test_a_launch_that_is_refused_takes_its_lock_away_but_none_that_is_held(plan
 def test_a_lock_that_went_while_it_was_waited_for_is_taken_anew(
     plan: JobPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("medarc_plugin.lock.WAIT_SECONDS", 0.1)
     plan.files.launch.mkdir(parents=True)
     lock, flock = plan.files.launch / "lock", fcntl.flock
 

@@ -9,13 +9,13 @@ import pytest
 from standins import recorded
 from standins.recorded import MARK, TOKEN, ago, begin, end, now, write_state
 
-from medarc_plugin import index, runs, standing
+from medarc_plugin import flight, index, runs, standing
 from medarc_plugin.job.child import started_at
 from medarc_plugin.job.fence import _boot
 from medarc_plugin.models import Submission
 from medarc_plugin.rundir import record
 from medarc_plugin.slurm import queue
-from medarc_plugin.standing import LOST, UNKNOWN, UNSUBMITTED, look, look_at
+from medarc_plugin.standing import GONE, LOST, UNKNOWN, UNSUBMITTED, look, look_at
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_check_that_failed_is_the_reason(make_run, slurm):
         ([{"reason": "time-limit"}], r"attempt 1 ended \(time-limit\) and went back into the queue"),
     ],
 )
-def test_a_job_without_an_end_that_slurm_forgot_is_lost(make_run, slurm, attempts, says):
+def test_a_job_without_an_end_that_slurm_does_not_know_any_more_is_gone(make_run, slurm, attempts, says):
     run = make_run()
     for fields in attempts:
         if "reason" in fields:
@@ -148,8 +148,38 @@ def test_a_job_without_an_end_that_slurm_forgot_is_lost(make_run, slurm, attempt
 
     found = look_at(run)
 
-    assert (found.state, found.over) == (LOST, True)
+    assert (found.state, found.over) == (GONE, True)
     assert re.search(says, found.reason)
+    assert found.reason.endswith("; SLURM, which forgets ended jobs, no longer knows it")
+
+
+@pytest.mark.parametrize(
+    ("controller", "says"),
+    [
+        ({"next_id": 12}, "SLURM's next job will be 12: it forgot this one"),
+        ({"keeps": 0}, "SLURM, which keeps ended jobs for ever, forgot it within "),
+    ],
+)
+def test_a_job_that_slurm_accepted_and_forgot_is_lost(make_run, slurm, controller, says):
+    slurm.set(controller={"cluster": "sandbox", "keeps": 300, "next_id": 100, **controller})
+
+    found = look_at(make_run())
+
+    assert (found.state, found.over) == (LOST, True)
+    assert f"it never started, as far as its records tell; {says}" in found.reason
+
+
+def test_another_clusters_silence_about_a_job_says_nothing(make_run, slurm):
+    run = make_run()
+    note = flight.Note("accepted", TOKEN, "slurm", 1, "", "", "login1", 1, cluster="west", job_id="17")
+    flight.write(run.files, note)
+
+    found = look_at(run)
+
+    assert (found.state, found.reason) == (
+        UNKNOWN,
+        "cluster west took it, and this machine asks sandbox",
+    )
 
 
 def test_accounting_tells_what_the_controller_forgot(make_run, slurm):
@@ -175,10 +205,10 @@ def test_accounting_without_comments_is_believed_by_name_and_time(make_run, slur
     assert look_at(run).state == "CANCELLED"
 
     slurm.set(accounting=[row | {"name": "another"}])
-    assert look_at(run).state == LOST
+    assert look_at(run).state == GONE
 
     slurm.set(accounting=[row | {"submit": "2020-01-01T00:00:00"}])
-    assert look_at(run).state == LOST
+    assert look_at(run).state == GONE
 
 
 def test_an_id_that_was_used_again_for_the_same_name_is_not_mistaken(make_run, slurm):
@@ -192,7 +222,7 @@ def test_an_id_that_was_used_again_for_the_same_name_is_not_mistaken(make_run, s
     at = now().astimezone().strftime("%Y-%m-%dT%H:%M:%S")
     slurm.set(accounting=[{"id": "17", "state": "COMPLETED", "submit": at}])
 
-    assert [found.state for found in look([run, later])] == [LOST, "COMPLETED"]
+    assert [found.state for found in look([run, later])] == [GONE, "COMPLETED"]
 
 
 def test_a_job_of_somebody_elses_under_the_same_id_is_not_the_runs(make_run, slurm):
@@ -293,8 +323,8 @@ def test_one_question_for_many_runs(make_run, slurm):
 
     found = look(many)
 
-    assert [status.state for status in found] == ["COMPLETED"] * 10 + ["RUNNING"] * 10 + [LOST] * 20
-    assert (len(slurm.calls("squeue")), len(slurm.calls("sacct")), len(slurm.calls("scontrol"))) == (1, 1, 0)
+    assert [status.state for status in found] == ["COMPLETED"] * 10 + ["RUNNING"] * 10 + [GONE] * 20
+    assert (len(slurm.calls("squeue")), len(slurm.calls("sacct")), len(slurm.calls("scontrol"))) == (1, 1, 1)
     asked = slurm.calls("sacct")[0]["argv"]
     assert asked[asked.index("-j") + 1].split(",") == [str(number) for number in range(20, 40)]
 
@@ -355,7 +385,7 @@ def test_the_owner_of_an_attempt_is_looked_at_where_that_is_possible(make_run, s
     assert look_at(run).state == "RUNNING"
 
     path.write_text(json.dumps(beat | {"start": "1"}))
-    assert look_at(run).state == LOST
+    assert look_at(run).state == GONE
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"attempt": "x", "step": [], "gpus": 3}'])
@@ -370,7 +400,7 @@ def test_torn_and_foreign_records_raise_nothing(make_run, slurm, text):
 
     (found,) = look([runs.open_run(run.run_dir)])
 
-    assert found.state in {LOST, "RUNNING"}
+    assert found.state in {GONE, "RUNNING"}
     json.dumps(found.document())
 
 
@@ -390,7 +420,8 @@ def test_what_accounting_believes_to_run_and_the_controller_forgot_is_lost(make_
     run = make_run()
     row = {"id": "17", "state": "RUNNING", "comment": MARK}
     slurm.set(accounting=[row])
-    assert look_at(run).state == LOST
+    found = look_at(run)
+    assert (found.state, "accounting has it as RUNNING" in found.reason) == (LOST, True)
 
     slurm.remove("squeue")
     assert (look_at(run).state, look_at(run).sources["state"]) == ("RUNNING", "sacct")

@@ -238,7 +238,7 @@ def test_a_state_without_a_code_has_one_all_the_same(run, slurm, state, code):
 
 
 def test_of_a_lost_run_nobody_knows(run, slurm):
-    assert wait(run)[:2] == ("LOST", steering.UNKNOWN_END)
+    assert wait(run)[:2] == ("GONE", steering.UNKNOWN_END)
 
 
 def test_what_was_not_submitted_has_no_end(work, slurm):
