@@ -9,7 +9,7 @@ from standins.findings import found, program, statuses
 from medarc_plugin.doctor import Subject, prime_rl
 from medarc_plugin.doctor.findings import ToldElsewhereError
 from medarc_plugin.doctor.subject import SMALLEST
-from medarc_plugin.host import resolve
+from medarc_plugin.host import cache, resolve
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def test_none():
         assert found(look, subject) == [("skipped", "there is no prime-rl")]
 
 
-def test_one_that_is_well(prime):
+def test_one_that_is_well(prime, monkeypatch):
+    # The stand-in may have been made a moment ago, which would keep its answer from being kept.
+    monkeypatch.setattr(cache, "JUST_NOW", 0.0)
     subject = Subject()
 
     assert found(prime_rl.place, subject) == [("ok", f"{prime} (PRIME_RL_DIR)")]
@@ -40,6 +42,8 @@ def test_one_that_is_well(prime):
     assert found(prime_rl.schema, subject) == [("ok", "main")]
     assert found(prime_rl.environments, subject) == [("ok", "importable: reverse-text")]
     assert statuses(prime_rl.imports, subject) == ["skipped"]
+    again = Subject()
+    assert found(prime_rl.schema, again) == [("ok", "main (as it said before; nothing has changed since)")]
     assert found(prime_rl.schema, Subject(deep=True)) == [("ok", "main")]
 
 
