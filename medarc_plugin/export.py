@@ -5,7 +5,6 @@ The work is the job code's and is done in prime-rl's interpreter, which has torc
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from medarc_plugin.backends.planning import job_code, run_files
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.host.locate import locate, require
 from medarc_plugin.process import run_attached
+from medarc_plugin.runs import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def export_command(run_dir: Path, step: int | None, *, force: bool) -> Sequence[
     files = run_files(run_dir, "rl")
     frozen = files.job if (files.job / "export.py").is_file() else job_code()
     asked = () if step is None else ("--step", str(step))
-    python = _python(_plan(files.plan))
+    python = _python(read_table(files.plan))
     return (str(python), str(frozen), "export", str(run_dir), *asked, *(("--force",) if force else ()))
 
 
@@ -67,12 +67,3 @@ def _python(plan: Mapping[str, Any]) -> Path:
     if isinstance(named, str) and os.access(named, os.X_OK) and Path(named).is_file():
         return Path(named)
     return require(locate(None), option=False).python
-
-
-def _plan(path: Path) -> Mapping[str, Any]:
-    """Read what a submission planned; nothing for a run that prime-rl itself launched."""
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return plan if isinstance(plan, dict) else {}

@@ -75,7 +75,7 @@ def find(named: str | None = None) -> Run:
     """
     if named is None:
         return _newest_of_project()
-    if named and os.path.isdir(named):  # noqa: PTH112 - Path.is_dir raises where it may not look
+    if os.path.isdir(named):  # noqa: PTH112 - Path.is_dir raises where it may not look
         return open_run(Path(named))
     if _JOB_ID.fullmatch(named):
         return _by_job_id(named)
@@ -96,11 +96,11 @@ def open_run(run_dir: Path) -> Run:
     """
     run_dir = run_dir.absolute()
     trouble: list[str] = []
-    launch = run_dir / "configs" / "launch"
+    configs = run_dir / "configs"
+    launch = configs / "launch"
     plan = read_table(launch / "launch.json", trouble)
     entrypoint = plan.get("entrypoint")
     if entrypoint not in ENTRYPOINTS:
-        configs = run_dir / "configs"
         written = [name for name in ENTRYPOINTS if os.access(configs / f"{name}.json", os.F_OK)]
         if not os.access(launch, os.F_OK) or not written:
             raise RunDirectoryError(

@@ -61,7 +61,7 @@ def unbroken() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
 
 
 def warn(text: str) -> None:
@@ -72,6 +72,10 @@ def warn(text: str) -> None:
 def error(text: str, hint: str | None = None) -> None:
     """Print what stopped something, and the way out."""
     say(f"{_painted('error:', '31')} {text}")
+    _say_hint(hint)
+
+
+def _say_hint(hint: str | None) -> None:
     if hint:
         say(f"{_painted('hint:', '36')} {hint}")
 
@@ -101,8 +105,7 @@ def guarded(command: Callable[[], int]) -> int:
     except Stopped as stopped:
         how = "interrupted" if stopped.number == signal.SIGINT else f"ended by {_name_of(stopped.number)}"
         say(f"{how}: {stopped.message}")
-        if stopped.hint:
-            say(f"{_painted('hint:', '36')} {stopped.hint}")
+        _say_hint(stopped.hint)
         code = SIGNALLED + stopped.number
     except KeyboardInterrupt:
         say("interrupted")

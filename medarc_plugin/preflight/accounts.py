@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight.findings import counted, listed, memory_words, nearest, refused, time_words
+from medarc_plugin.slurm.access import inherits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from medarc_plugin.models import Problem
     from medarc_plugin.preflight.target import Target
     from medarc_plugin.slurm.facts import Accounting, Association, Qos
-
-INHERITED_SINCE = (23, 11)
-"""From this version on a partition's list of accounts holds for those below them too
-(https://slurm.schedmd.com/slurm.conf.html#OPT_AllowAccounts; seen on 24.11 and not on 22.05)."""
 
 LISTING = "`sacctmgr show associations user=$USER` lists them"
 
@@ -155,7 +152,9 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
     if rights is None and account is None and settings is not None and settings.accounting:
         # Which account is the default one is not known.
         return
-    names = [account, *(one.account for one in rights.above)] if rights and _inherits(target) else [account]
+    names = (
+        [account, *(one.account for one in rights.above)] if rights and inherits(target.facts) else [account]
+    )
     allowed = partition.allow_accounts
     if allowed is not None and not any(_same(name, other) for name in names for other in allowed):
         mine = [
@@ -181,14 +180,6 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
 def _one_of(names: Sequence[str]) -> str:
     """Write the first of several names as an option's value, and the others behind it."""
     return names[0] + (f" (or {listed(names[1:])})" if names[1:] else "")
-
-
-def _inherits(target: Target) -> bool:
-    settings = target.facts.settings
-    version = settings.version if settings else None
-    if version is None:
-        return True
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) >= INHERITED_SINCE
 
 
 def qos_is_the_users(target: Target) -> Iterator[Problem]:

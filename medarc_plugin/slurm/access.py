@@ -21,7 +21,7 @@ USUAL_QOS = "normal"
 
 INHERITED_SINCE = (23, 11)
 """From this version on a partition's list of accounts holds for those below them too
-(https://slurm.schedmd.com/slurm.conf.html#OPT_AllowAccounts)."""
+(https://slurm.schedmd.com/slurm.conf.html#OPT_AllowAccounts; seen on 24.11 and not on 22.05)."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,15 @@ def _takes(facts: ClusterFacts, partition: Partition, account: str) -> bool:
     # Where some are allowed, the denied ones count no more (slurm.conf(5), AllowAccounts).
     if allowed is None:
         return not _share(partition.deny_accounts, [account])
-    return _share(allowed, _family(facts, account) if _inherits(facts) else [account])
+    return _share(allowed, _family(facts, account) if inherits(facts) else [account])
 
 
 def _share(names: Iterable[str], others: Iterable[str]) -> bool:
     return not {name.lower() for name in names}.isdisjoint(other.lower() for other in others)
 
 
-def _inherits(facts: ClusterFacts) -> bool:
+def inherits(facts: ClusterFacts) -> bool:
+    """Whether a partition that takes an account takes those below it; so where the version is not known."""
     version = facts.settings.version if facts.settings else None
     if version is None:
         return True
