@@ -33,6 +33,7 @@ from .environment import inference_environment, is_executable, is_folder, prime_
 from .fence import Fence, FencedError
 from .formats import LAUNCHER, form_of
 from .guardian import MARK, Guardian
+from .hold import held_trainer
 from .launch import LaunchError, read_launch
 from .log import Log
 from .memory import gpu_mib, share_for
@@ -239,7 +240,7 @@ class Owner:
         log.say("rehearsal: every check passed; the real run would start with")
         if launch.gpus.shared:
             server = record.attempt_folder(launch.run_dir, attempt.number) / "inference.json"
-            log.say(f"  {shlex.join(launch.server_command(server))}, and when it has its memory")
+            log.say(f"  {shlex.join(launch.server_command(server))}, and beside it")
         log.say(f"  {shlex.join(launch.command())}")
         return 0
 
@@ -557,23 +558,29 @@ class Owner:
     def _start_beside_server(
         self, supervisor: Supervisor, path: Path | None, variables: Mapping[str, str]
     ) -> Outcome | None:
-        """Start vLLM, and prime-rl's launcher on the same GPU when vLLM has measured its memory.
+        """Start vLLM and prime-rl's launcher; the trainer waits until vLLM has measured the GPU they share.
 
-        The launcher imports meanwhile: it touches no GPU, and what it starts waits for vLLM anyway.
+        Of RL the trainer alone waits. Of an SFT all of the launcher does, whose imports are made meanwhile:
+        what it starts does not wait for vLLM, and could clean up the weights for an evaluation unread.
 
         Returns:
-            Nothing; or how the run ended, when it did so before the launcher was let go.
+            Nothing; or how the run ended, when it did so before the trainer was let go.
         """
         launch, log = self.launch, self.log
         sign, giver = os.pipe()
         try:
             began = time.monotonic()
             is_ready = self._start_server(supervisor, variables)
-            self._start_launcher(supervisor, launch.held_command(path), variables, sign)
+            command = shlex.join(launch.command(path))
+            log.say(f"starting {command}; the trainer waits until vLLM has its share of the GPU")
+            if launch.entrypoint == "rl" and self.caches is not None:
+                held = held_trainer(variables, self.caches.root / "held")
+                self._start_launcher(supervisor, launch.command(path), held, sign)
+            else:
+                self._start_launcher(supervisor, launch.held_command(path), variables, sign)
             ended = supervisor.until(is_ready)
             if ended is None:
                 log.say(f"vLLM has its share of the GPU after {time.monotonic() - began:.1f} s")
-                log.say(f"starting {shlex.join(launch.command(path))}")
                 with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen next
                     os.write(giver, b"\n")
             return ended
@@ -600,7 +607,7 @@ class Owner:
         address = server.get("server") or {}
 
         def is_ready() -> bool:
-            # An SFT does not wait for vLLM, and could clean up the weights for an evaluation unread.
+            # What an SFT starts needs a server that answers.
             early = launch.entrypoint == "rl" and has_measured(
                 folder / "inference.log", self.form.memory_measured
             )

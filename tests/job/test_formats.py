@@ -31,6 +31,7 @@ MAINS = {
         "--redirect=3",
         "--tee=3",
         "--role=trainer",
+        '            "torchrun",\n            "--role=trainer",\n',  # by its name: the job holds it
     ),
     "entrypoints/sft.py": (
         '"trainer.log"',
@@ -216,6 +217,17 @@ def test_prime_rl_still_writes_what_is_relied_on(shape: str, name: str) -> None:
     text = (real.checkout / "src" / "prime_rl" / name).read_text()
 
     assert [literal for literal in SOURCES[shape][name] if literal not in text] == []
+
+
+@pytest.mark.host
+def test_what_prime_rls_launcher_starts_has_its_standard_input() -> None:
+    """By it the job tells a trainer that it has held when it may begin."""
+    real = find_real()
+    if real is None:
+        pytest.skip("PRIME_RL_DIR is not set: there is no prime-rl to read")
+    text = (real.checkout / "src" / "prime_rl" / "entrypoints" / "rl.py").read_text()
+
+    assert "stdin" not in text
 
 
 @pytest.mark.parametrize("shape", SOURCES)

@@ -374,6 +374,8 @@ def test_a_dead_owner_on_this_node_is_not_waited_for(long_run: Any, until: Any, 
 
 # One GPU for both
 
+BEGUN = "the trainer has begun"
+
 
 @pytest.fixture
 def shared(run: Any) -> Any:
@@ -421,12 +423,44 @@ def test_vllm_is_started_first_and_alone(shared: Any, until: Any, tmp_path: Path
     assert not alive(server["process"])
 
 
-def test_prime_rl_starts_when_vllm_has_measured_the_gpu_and_is_not_healthy_yet(
+def test_the_trainer_alone_waits_until_vllm_has_the_gpu(
+    shared: Any, until: Any, tmp_path: Path, report: Any
+) -> None:
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "healthy"))
+    log = shared.run_dir / "configs" / "attempts" / "1" / "prime_rl.log"
+    # The orchestrator is at work before vLLM has said anything.
+    until(lambda: log.exists() and "asking the server" in log.read_text())
+    early = log.read_text()
+    (tmp_path / "healthy").touch()
+    finished = shared.finish(process)
+
+    assert finished.code == 0, finished.log
+    assert BEGUN not in early
+    assert BEGUN in log.read_text()
+    assert not Path(report()["commands"]["torchrun"]).exists()  # gone with the run's caches
+
+
+def test_a_launcher_that_is_asked_to_end_takes_the_waiting_trainer_with_it(
+    shared: Any, until: Any, tmp_path: Path
+) -> None:
+    process = shared.start(STANDIN_HEALTHY=str(tmp_path / "never"))
+    log = shared.run_dir / "configs" / "attempts" / "1" / "prime_rl.log"
+    until(lambda: log.exists() and "asking the server" in log.read_text())
+
+    process.send_signal(signal.SIGTERM)
+    finished = shared.finish(process)
+
+    assert finished.code == 1, finished.log  # the launcher's, as prime-rl's is then
+    assert BEGUN not in log.read_text()
+    assert shared.attempts()[0]["signals"] == ["SIGTERM"]
+
+
+def test_the_trainer_starts_when_vllm_has_measured_the_gpu_and_is_not_healthy_yet(
     shared: Any, until: Any, tmp_path: Path
 ) -> None:
     process = shared.start(STANDIN_HEALTHY=str(tmp_path / "healthy"), STANDIN_MEASURED="1")
     log = shared.run_dir / "configs" / "attempts" / "1" / "prime_rl.log"
-    until(lambda: log.exists() and "asking the server" in log.read_text())
+    until(lambda: log.exists() and BEGUN in log.read_text())
     (tmp_path / "healthy").touch()
     finished = shared.finish(process)
 

@@ -21,7 +21,7 @@ DISTRIBUTIONS = (
 )
 
 PLAYED = {"rl": "rl", "sft": "sft", "inference": "inference"}
-NAMED = ("trainer", "orchestrator", "env-server", "evals", "torchrun")
+NAMED = ("trainer", "orchestrator", "env-server", "evals")
 
 ENVIRONMENT = '"""A stand-in environment: found by name, not run."""\n'
 
@@ -37,6 +37,14 @@ sys.exit(main())
 REFUSAL = """#!/bin/sh
 echo "stand-in: {name} is not played" >&2
 exit 69
+"""
+
+# The launcher plays the trainer itself, once it has started what starts it.
+TORCHRUN = """#!/bin/sh
+case "$*" in
+    *"-m prime_rl.trainer."*) echo "stand-in | the trainer has begun" >&2 ;;
+    *) echo "stand-in: torchrun of something else is not played: $*" >&2; exit 69 ;;
+esac
 """
 
 
@@ -83,6 +91,8 @@ def make_checkout(
         _write(binaries / name, SCRIPT.format(module=module), mode=0o755)
     for name in NAMED:
         _write(binaries / name, REFUSAL.format(name=shlex.quote(name)), mode=0o755)
+
+    _write(binaries / "torchrun", TORCHRUN, mode=0o755)
 
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site_packages = venv / "lib" / version / "site-packages"

@@ -1,12 +1,14 @@
 """`rl`: guard, configs, GPUs, run."""
 
+import subprocess
+import sys
 import time
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
 from prime_rl.configs.rl import RLConfig
-from prime_rl.standin import claim_gpus, find_commands, prepare, say, train, write_configs
+from prime_rl.standin import Signals, claim_gpus, find_commands, prepare, say, train, write_configs
 from prime_rl.utils.config import cli
 
 
@@ -28,10 +30,16 @@ def rl(config: RLConfig) -> None:
                 f"inference.server.port ({inference.server.port}). Update the base_url to use port "
                 f"{inference.server.port} to match the inference server."
             )
-    elif config.weight_broadcast is None or config.weight_broadcast.type == "filesystem":
-        find_server(address_of(config))
     started = ("inference",) if inference is not None else ()
     commands = find_commands((*started, "env-server", "orchestrator", "torchrun"))
+    Signals()
+    trainer = subprocess.Popen([commands["torchrun"], "--role=trainer", "-m", "prime_rl.trainer.rl.train"])
+    broadcast = config.weight_broadcast
+    if inference is None and (broadcast is None or broadcast.type == "filesystem"):
+        find_server(address_of(config))
+    if trainer.wait() != 0:
+        say(f"torchrun ended with exit code {trainer.returncode}")
+        sys.exit(1)
     train(config, gpus, commands)
 
 
