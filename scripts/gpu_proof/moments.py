@@ -124,6 +124,12 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def steps_took(run_dir: Path, after: int) -> list[float]:
+    """Seconds of each of the trainer's steps, without the first `after`."""
+    rows = sorted((row for row in metrics(run_dir) if "time/step" in row), key=lambda row: row["step"])
+    return [round(row["time/step"], 3) for row in rows[after:]]
+
+
 def step_seconds(run_dir: Path) -> dict[str, Any]:
     """How long the trainer's steps took, the first one left out: it compiles.
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from gpu_proof import stages
 from gpu_proof.place import read_json
+from gpu_proof.table import paired
 
 SHOWN = {
     stages.ONE: "one GPU",
     stages.TWO: "two GPUs",
     stages.REQUEUED: "one GPU, requeued and trainer killed",
-    stages.PACE_PLUGIN: "one GPU, beside prime-rl's own",
-    stages.PACE_BY_HAND: "prime-rl's own rl",
+    "pace-plugin": "one GPU, beside prime-rl's own",
+    "pace-by-hand": "prime-rl's own rl",
 }
 
 
@@ -25,9 +26,7 @@ def main() -> None:
     """Draw what there is."""
     work, picture = map(Path, sys.argv[1:])
     found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
-    pair = found[stages.PACE]
-    found |= {stages.PACE_PLUGIN: pair.get("plugin", {}), stages.PACE_BY_HAND: pair.get("by_hand", {})}
-    draw(found, picture)
+    draw(found | paired(found), picture)
 
 
 def load(work: Path, stage: str) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7.5, 4.2), dpi=120)
     for name, label in SHOWN.items():
-        points = found[name].get("rewards") or []
+        points = (found[name] or {}).get("rewards") or []
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     for name, label in (("base", "before training"), ("sft", "after SFT"), (stages.ONE, "after RL")):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments, rewards
 from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_json
+from medarc_plugin.job.ports import Lease, rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +22,25 @@ SFT = "tiny-sft"
 ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
 REHEARSAL = "rehearsal"
 BY_HAND, FIXED_PORTS = "by-hand", ("fixed-ports-1", "fixed-ports-2")
-PACE, PACE_PLUGIN, PACE_BY_HAND = "pace", "pace-plugin", "pace-by-hand"
+PACES = ("pace", "pace-again")
 
 SHORT = 12
 """Steps of a run that is made for its start alone."""
 
-PACED = 25
+PACED = 32
 """Steps of the runs whose pace is compared."""
+
+SETTLED = 5
+"""Steps left out of the comparison: meanwhile the other run of the pair may still be starting."""
+
+PARTS = ("plugin", "by-hand")
+"""The runs of a pair: the plugin's, and prime-rl's own."""
+
+PORTS = {BY_HAND: 7100, "pace-by-hand": 7200, "pace-again-by-hand": 7300}
+"""First port of a run by hand that is not to meet another one, below those that a job leases."""
+
+COMPILE_CACHES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
+"""Where vLLM, PyTorch, Triton and the driver keep what they compile."""
 
 RESUME_AFTER = 5
 KILL_AFTER = 10
@@ -200,31 +214,35 @@ def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], d
 
 
 def by_hand(place: Place) -> dict[str, Any]:
-    """prime-rl's own `rl`, the one-GPU run's config with prime-rl's own ports, nothing compiled before."""
-    job = submit_by_hand(place, BY_HAND, steps=SHORT)
+    """prime-rl's own `rl`, with the one-GPU run's config, nothing compiled before."""
+    job = submit_by_hand(place, BY_HAND, steps=SHORT, cold=True)
     return told_by_hand(place, job)
 
 
-def pace(place: Place) -> dict[str, Any]:
-    """The plugin's run and prime-rl's own at the same time, a GPU each.
+def pair(name: str) -> Callable[[Place], dict[str, Any]]:
+    """Make the stage that has the plugin's run and prime-rl's own at the same time, a GPU each.
 
     Side by side, so that both have the same machine: a step waits for answers, which are made by processes on
     all of its CPUs.
     """
-    shape = ("--single-gpu", "--max-steps", str(PACED))
-    ours = jobs.submit(place, PACE, "rl", rl_arguments(*shape), PACE_PLUGIN)
-    wait_for_launch(place, ours)
-    theirs = submit_by_hand(place, PACE_BY_HAND, like=PACE_PLUGIN)
-    try:
-        jobs.follow_to_success(place, ours)
-    except StageError:
-        jobs.cancel(theirs)
-        raise
-    found = {"plugin": told(place, ours), "by_hand": told_by_hand(place, theirs)}
-    seconds = [found[name]["step_seconds"] for name in ("plugin", "by_hand")]
-    return found | {
-        f"ratio_of_{key}s": round(seconds[0][key] / seconds[1][key], 3) for key in ("median", "sum")
-    }
+
+    def run_pair(place: Place) -> dict[str, Any]:
+        our_name, their_name = (f"{name}-{part}" for part in PARTS)
+        shape = ("--single-gpu", "--max-steps", str(PACED))
+        ours = jobs.submit(place, name, "rl", rl_arguments(*shape), our_name)
+        wait_for_launch(place, ours)
+        theirs = submit_by_hand(place, their_name, like=our_name)
+        try:
+            jobs.follow_to_success(place, ours)
+        except StageError:
+            jobs.cancel(theirs)
+            raise
+        found = {PARTS[0]: told(place, ours), PARTS[1]: told_by_hand(place, theirs)}
+        for part, job in zip(PARTS, (ours, theirs), strict=True):
+            found[part]["seconds"] = moments.steps_took(job.run_dir, after=SETTLED)
+        return found
+
+    return run_pair
 
 
 def wait_for_launch(place: Place, job: jobs.Job) -> None:
@@ -285,7 +303,9 @@ def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | N
     return moments.timeline(logs, jobs.started_at(job))
 
 
-def submit_by_hand(place: Place, name: str, like: str = ONE, steps: int | None = None) -> jobs.Job:
+def submit_by_hand(
+    place: Place, name: str, like: str = ONE, steps: int | None = None, *, cold: bool = False
+) -> jobs.Job:
     """Write and submit what a person would, for one GPU that both components share.
 
     Args:
@@ -293,10 +313,16 @@ def submit_by_hand(place: Place, name: str, like: str = ONE, steps: int | None =
         name: The run's name.
         like: The run whose config it gets.
         steps: Steps to make; as many as that run unless given.
+        cold: Whether it finds nothing compiled; it finds what earlier ones have compiled unless so.
     """
     configs = place.run_dir(like) / "configs"
     config = read_json(configs / "rl.json")
     served = read_json(configs / "attempts" / "1" / "inference.json")
+    plan = read_json(configs / "launch" / "launch.json")
+    if name in PORTS:
+        with socket.socket() as unbound:
+            block = Lease(PORTS[name], plan["ports"]["size"], unbound)
+            config = rewritten(config, plan["ports"]["slots"], block)
     config["inference"]["vllm"]["gpu_memory_utilization"] = served["vllm"]["gpu_memory_utilization"]
     if steps is not None:
         for part in (config, config["trainer"], config["orchestrator"]):
@@ -307,6 +333,7 @@ def submit_by_hand(place: Place, name: str, like: str = ONE, steps: int | None =
     text = json.dumps(config, indent=2).replace(str(place.run_dir(like)), str(place.run_dir(name)))
     file.write_text(text.replace(f'"{like}"', f'"{name}"'), encoding="utf-8")
     command = [str(place.python.with_name("rl")), "@", str(file)]
+    caches = place.work / "by-hand" / (f"caches-of-{name}" if cold else "caches")
     script = [
         "#!/bin/bash",
         f"#SBATCH --job-name={name}",
@@ -314,6 +341,7 @@ def submit_by_hand(place: Place, name: str, like: str = ONE, steps: int | None =
         f"cd {shlex.quote(str(place.work))}",
         f"export PATH={shlex.quote(str(place.python.parent))}:$PATH",
         "export HF_HUB_OFFLINE=1",
+        *(f"export {name}={shlex.quote(str(caches / name.lower()))}" for name in COMPILE_CACHES),
         "export CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES,$CUDA_VISIBLE_DEVICES",
         f"exec {shlex.join(command)}",
     ]
@@ -363,8 +391,11 @@ STAGES = (
     Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 120),
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
+    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
+    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (ONE,), 2, 350),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
+    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
     Stage(BY_HAND, "prime-rl's own rl, same config", by_hand, (ONE,), gpus=1, seconds=180),
     Stage("weights", "the exported weights are the trainer's", compare_weights, (f"eval-{ONE}",), 0, 30),
     Stage(
@@ -375,9 +406,7 @@ STAGES = (
         gpus=1,
         seconds=120,
     ),
-    Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
-    Stage(PACE, "the plugin's rl and prime-rl's own, side by side", pace, (SFT,), gpus=2, seconds=290),
-    Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
+    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (ONE,), gpus=2, seconds=350),
     Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import stages
@@ -22,19 +22,27 @@ EVALUATED = {
 RUNS = {
     stages.ONE: "plugin, cold",
     stages.BY_HAND: "prime-rl's own `rl`, cold",
-    stages.PACE_PLUGIN: "plugin, warm",
-    stages.PACE_BY_HAND: "prime-rl's own `rl`, warm",
+    "pace-plugin": "plugin, beside the next",
+    "pace-by-hand": "prime-rl's own `rl`, beside the one before",
+    "pace-again-plugin": "plugin, again",
+    "pace-again-by-hand": "prime-rl's own `rl`, again",
 }
-"""By what had been compiled before; the last two ran side by side."""
+"""By what had been compiled before."""
 
 
 def render(place: Place) -> str:
     """Write what was seen as Markdown; what was not seen is there too."""
     found = {stage.name: (read_json(place.result(stage.name)) or {}).get("found") for stage in stages.STAGES}
-    pair = found.get(stages.PACE) or {}
-    found |= {stages.PACE_PLUGIN: pair.get("plugin"), stages.PACE_BY_HAND: pair.get("by_hand")}
+    found |= paired(found)
     parts = [machine(place), rewards(found), starts(found), steps(found), memory(found)]
     return "\n".join([*parts, others(found), seen(place)])
+
+
+def paired(found: dict[str, Any]) -> dict[str, Any]:
+    """The runs of the pairs, by the names of their directories."""
+    return {
+        f"{name}-{part}": (found.get(name) or {}).get(part) for name in stages.PACES for part in stages.PARTS
+    }
 
 
 def machine(place: Place) -> str:
@@ -85,19 +93,37 @@ def steps(found: dict[str, Any]) -> str:
             cells = (told.get("median"), told.get("wait_for_batch"), told.get("forward_backward"))
             title = RUNS.get(name, name)
             lines.append(f"| {title} | {told['steps']} | {' | '.join(map(str, cells))} |")
-    pair = found.get(stages.PACE)
-    if pair:
+    ratio = pace(found)
+    if ratio:
         lines.append("")
         lines.append(
-            f"Side by side, the plugin's steps took {pair['ratio_of_sums']} times as long as those of "
-            f"prime-rl's own (medians: {pair['ratio_of_medians']})."
+            f"Side by side, {ratio['steps']} steps of the plugin took {ratio['ratio']:.3f} ± "
+            f"{ratio['error']:.3f} times as long as those of prime-rl's own, on average."
         )
     return "\n".join([*lines, ""])
 
 
+def pace(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Compare the mean step of the plugin's runs with that of prime-rl's own, over all pairs.
+
+    Returns:
+        `ratio`, its standard error `error` as if steps were independent, and `steps` of the plugin; `None`
+        when no pair was seen.
+    """
+    seconds = [
+        [value for name in stages.PACES for value in (found.get(f"{name}-{part}") or {}).get("seconds", [])]
+        for part in stages.PARTS
+    ]
+    if min(map(len, seconds)) < 2:  # noqa: PLR2004 - a standard deviation takes two
+        return None
+    ours, theirs = map(fmean, seconds)
+    error = sum((stdev(values) / fmean(values)) ** 2 / len(values) for values in seconds) ** 0.5
+    return {"ratio": ours / theirs, "error": error * ours / theirs, "steps": len(seconds[0])}
+
+
 def memory(found: dict[str, Any]) -> str:
     """Memory of the GPUs, planned and used."""
-    told = [(name, found[name]) for name in (stages.ONE, stages.PACE_PLUGIN, stages.TWO) if found.get(name)]
+    told = [(name, found[name]) for name in (stages.ONE, "pace-plugin", stages.TWO) if found.get(name)]
     lines = ["## Memory", ""]
     lines += [f"- {name}: {it['memory']}, trainer {it['trainer_peak_memory_gib']} GiB" for name, it in told]
     return "\n".join([*lines, ""])
@@ -106,7 +132,7 @@ def memory(found: dict[str, Any]) -> str:
 def others(found: dict[str, Any]) -> str:
     """Everything else in a line each."""
     lines = ["## Else", ""]
-    for name in (stages.ONE, stages.TWO, stages.REQUEUED, stages.PACE_PLUGIN, stages.PACE_BY_HAND):
+    for name in (stages.ONE, stages.TWO, stages.REQUEUED, *paired(found)):
         told = found.get(name)
         if told and told.get("rewards"):
             last = [reward for _, reward in told["rewards"][-3:]]

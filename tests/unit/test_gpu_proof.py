@@ -1,6 +1,7 @@
 """What drives the proof on GPUs: order, budget, resumption, and what it reads from logs and results."""
 
 import json
+import re
 import threading
 import time
 from datetime import datetime
@@ -187,41 +188,83 @@ def run_of(median, total):
 
 
 def test_the_table_compares_the_runs_that_were_side_by_side(place):
-    found = {
-        "plugin": run_of(4.0, 100.0),
-        "by_hand": run_of(5.0, 120.0),
-        "ratio_of_medians": 0.8,
-        "ratio_of_sums": 0.833,
-    }
-    place.result("pace").write_text(json.dumps({"seconds": 1, "found": found}))
+    def show(name, ours, theirs):
+        found = {
+            "plugin": {**run_of(4.0, 100.0), "seconds": ours},
+            "by-hand": {**run_of(5.0, 120.0), "seconds": theirs},
+        }
+        place.result(name).write_text(json.dumps({"seconds": 1, "found": found}))
 
-    text = table.render(place)
+    show("pace", [4.0, 6.0, 5.0], [5.0, 6.0, 4.0])
+    one = table.render(place)
+    show("pace-again", [6.0, 6.0, 6.0], [5.0, 5.0, 5.0])
+    both = table.render(place)
 
-    assert "0.833 times as long as those of prime-rl's own (medians: 0.8)" in text
-    assert "| first step of the trainer | 91 | 91 |" in text
-    assert "| prime-rl's own `rl`, warm | 24 | 5.0 | None | None |" in text
+    assert "3 steps of the plugin took 1.000 ± 0.163 times as long as those of prime-rl's own" in one
+    assert "6 steps of the plugin took 1.100 ± 0.089 times as long as those of prime-rl's own" in both
+    assert "| first step of the trainer | 91 | 91 | 91 | 91 |" in both
+    assert "| prime-rl's own `rl`, again | 24 | 5.0 | None | None |" in both
 
 
-def test_a_run_by_hand_may_be_cut_short_in_every_part(place, monkeypatch):
+def test_the_first_steps_of_a_pair_do_not_count(tmp_path):
+    rows = [{"step": step, "time/step": float(step)} for step in (3, 1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    assert moments.steps_took(tmp_path, after=1) == [2.0, 3.0]
+
+
+@pytest.fixture
+def by_hand(place, monkeypatch):
+    """Writes what a run by hand is submitted with; gives its config and its script."""
     configs = place.run_dir(stages.ONE) / "configs"
-    (configs / "attempts" / "1").mkdir(parents=True)
-    vllm = {"gpu_memory_utilization": 0.3}
-    parts = {"trainer": {"max_steps": 40}, "orchestrator": {"max_steps": 40}, "inference": {"vllm": {}}}
-    (configs / "rl.json").write_text(
-        json.dumps({"max_steps": 40, **parts, "at": str(place.run_dir(stages.ONE))})
-    )
-    (configs / "attempts" / "1" / "inference.json").write_text(json.dumps({"vllm": vllm}))
+    for folder in ("attempts/1", "launch"):
+        (configs / folder).mkdir(parents=True)
+    config = {
+        "max_steps": 40,
+        "trainer": {"max_steps": 40},
+        "orchestrator": {"max_steps": 40},
+        "inference": {"vllm": {}, "server": {"port": 8000}},
+        "at": str(place.run_dir(stages.ONE)),
+    }
+    slots = [{"offset": 2, "paths": ["inference.server.port"]}]
+    served = {"vllm": {"gpu_memory_utilization": 0.3}}
+    (configs / "rl.json").write_text(json.dumps(config))
+    (configs / "launch" / "launch.json").write_text(json.dumps({"ports": {"size": 64, "slots": slots}}))
+    (configs / "attempts" / "1" / "inference.json").write_text(json.dumps(served))
     monkeypatch.setattr(jobs, "submit_by_hand", lambda *arguments: arguments)
 
-    _, _, script, _ = stages.submit_by_hand(place, "pace-by-hand", steps=25)
+    def by_hand(name, **how):
+        _, _, script, _ = stages.submit_by_hand(place, name, **how)
+        return json.loads((place.work / "by-hand" / f"{name}.json").read_text()), script
 
-    written = json.loads((place.work / "by-hand" / "pace-by-hand.json").read_text())
+    return by_hand
+
+
+def test_a_run_by_hand_may_be_cut_short_in_every_part(by_hand, place):
+    written, script = by_hand("pace-by-hand", steps=25)
+
     assert [written["max_steps"], *(written[part]["max_steps"] for part in ("trainer", "orchestrator"))] == [
         25
     ] * 3
-    assert written["inference"]["vllm"] == vllm
+    assert written["inference"]["vllm"] == {"gpu_memory_utilization": 0.3}
     assert written["at"] == str(place.run_dir("pace-by-hand"))
     assert "pace-by-hand.json" in script
+
+
+def test_runs_by_hand_meet_on_prime_rls_ports_only_where_that_is_to_be_shown(by_hand):
+    names = ("pace-by-hand", "pace-again-by-hand", stages.BY_HAND, *stages.FIXED_PORTS)
+
+    ports = {name: by_hand(name)[0]["inference"]["server"]["port"] for name in names}
+
+    assert [ports.pop(name) for name in stages.FIXED_PORTS] == [8000, 8000]
+    assert len(set(ports.values()) - {8000}) == 3
+
+
+def test_a_cold_run_by_hand_finds_nothing_that_another_has_compiled(by_hand):
+    scripts = [by_hand(stages.BY_HAND, cold=True)[1], by_hand("pace-by-hand")[1]]
+
+    folders = [re.search(r"VLLM_CACHE_ROOT=(\S+)", script)[1] for script in scripts]
+    assert len(set(folders)) == 2
 
 
 def test_the_checks_of_a_job_are_read_from_its_log(tmp_path):
