@@ -124,10 +124,16 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def steps_took(run_dir: Path, after: int) -> list[float]:
-    """Seconds of each of the trainer's steps, without the first `after`."""
-    rows = sorted((row for row in metrics(run_dir) if "time/step" in row), key=lambda row: row["step"])
-    return [round(row["time/step"], 3) for row in rows[after:]]
+def trainer_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The row of each of the trainer's steps, in order; the orchestrator's rows have times of their own."""
+    return sorted(
+        (row for row in metrics(run_dir) if "time/forward_backward" in row), key=lambda row: row["step"]
+    )
+
+
+def steps_ended(run_dir: Path) -> list[tuple[float, float]]:
+    """When each of the trainer's steps ended, in seconds since the epoch, and how many seconds it took."""
+    return [(round(row["time"], 3), round(row["time/step"], 3)) for row in trainer_rows(run_dir)]
 
 
 def step_seconds(run_dir: Path) -> dict[str, Any]:
@@ -137,8 +143,7 @@ def step_seconds(run_dir: Path) -> dict[str, Any]:
         `steps`, and the medians `median` and, of the parts, `wait_for_batch` and
         `forward_backward`, in seconds.
     """
-    rows = [row for row in metrics(run_dir) if "time/forward_backward" in row]
-    rows = sorted(rows, key=lambda row: row["step"])[1:]
+    rows = trainer_rows(run_dir)[1:]
     middle = {
         name: round(median(row[key] for row in rows), 3) if rows else None
         for name, key in (

@@ -31,7 +31,7 @@ PACED = 32
 """Steps of the runs whose pace is compared."""
 
 SETTLED = 5
-"""Steps left out of the comparison: meanwhile the other run of the pair may still be starting."""
+"""Steps of each run that do not count in the comparison."""
 
 PARTS = ("plugin", "by-hand")
 """The runs of a pair: the plugin's, and prime-rl's own."""
@@ -239,7 +239,7 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
             raise
         found = {PARTS[0]: told(place, ours), PARTS[1]: told_by_hand(place, theirs)}
         for part, job in zip(PARTS, (ours, theirs), strict=True):
-            found[part]["seconds"] = moments.steps_took(job.run_dir, after=SETTLED)
+            found[part]["steps_ended"] = moments.steps_ended(job.run_dir)
         return found
 
     return run_pair

@@ -96,29 +96,37 @@ def steps(found: dict[str, Any]) -> str:
     ratio = pace(found)
     if ratio:
         lines.append("")
+        ours, theirs = ratio["steps"]
         lines.append(
-            f"Side by side, {ratio['steps']} steps of the plugin took {ratio['ratio']:.3f} ± "
-            f"{ratio['error']:.3f} times as long as those of prime-rl's own, on average."
+            f"While both runs of a pair were at work, the plugin's made {ours} steps and prime-rl's own {theirs}; "
+            f"one of the plugin took {ratio['ratio']:.3f} ± {ratio['error']:.3f} times as long."
         )
     return "\n".join([*lines, ""])
 
 
 def pace(found: dict[str, Any]) -> dict[str, Any] | None:
-    """Compare the mean step of the plugin's runs with that of prime-rl's own, over all pairs.
+    """Compare the mean step of the plugin's runs with that of prime-rl's own, while both were at work.
+
+    Whichever ends first leaves the other one all of the machine: only what they have in common counts.
 
     Returns:
-        `ratio`, its standard error `error` as if steps were independent, and `steps` of the plugin; `None`
+        `ratio`, its standard error `error` as if steps were independent, and the numbers of `steps`; `None`
         when no pair was seen.
     """
-    seconds = [
-        [value for name in stages.PACES for value in (found.get(f"{name}-{part}") or {}).get("seconds", [])]
-        for part in stages.PARTS
-    ]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for name in stages.PACES:
+        runs = [(found.get(f"{name}-{part}") or {}).get("steps_ended", []) for part in stages.PARTS]
+        if min(map(len, runs)) <= stages.SETTLED:
+            continue
+        began = max(steps[stages.SETTLED - 1][0] for steps in runs)
+        ended = min(steps[-1][0] for steps in runs)
+        for steps, taken in zip(runs, seconds, strict=True):
+            taken.extend(took for at, took in steps if began < at <= ended)
     if min(map(len, seconds)) < 2:  # noqa: PLR2004 - a standard deviation takes two
         return None
     ours, theirs = map(fmean, seconds)
     error = sum((stdev(values) / fmean(values)) ** 2 / len(values) for values in seconds) ** 0.5
-    return {"ratio": ours / theirs, "error": error * ours / theirs, "steps": len(seconds[0])}
+    return {"ratio": ours / theirs, "error": error * ours / theirs, "steps": tuple(map(len, seconds))}
 
 
 def memory(found: dict[str, Any]) -> str:

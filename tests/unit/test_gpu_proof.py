@@ -187,30 +187,43 @@ def run_of(median, total):
     }
 
 
-def test_the_table_compares_the_runs_that_were_side_by_side(place):
+def ended(began, *seconds):
+    """Steps of that many seconds, one after the other, behind five that do not count."""
+    at, steps = began - 5.0, []
+    for took in (1.0,) * 5 + seconds:
+        at += took
+        steps.append((at, took))
+    return steps
+
+
+def test_the_table_compares_the_runs_while_both_were_at_work(place):
     def show(name, ours, theirs):
         found = {
-            "plugin": {**run_of(4.0, 100.0), "seconds": ours},
-            "by-hand": {**run_of(5.0, 120.0), "seconds": theirs},
+            "plugin": {**run_of(4.0, 100.0), "steps_ended": ours},
+            "by-hand": {**run_of(5.0, 120.0), "steps_ended": theirs},
         }
         place.result(name).write_text(json.dumps({"seconds": 1, "found": found}))
 
-    show("pace", [4.0, 6.0, 5.0], [5.0, 6.0, 4.0])
+    # prime-rl's own starts ten seconds later, and has the machine to itself at the end.
+    show("pace", ended(0, 90.0, 4.0, 6.0, 5.0), ended(95, 5.0, 5.0, 1.0, 1.0))
     one = table.render(place)
-    show("pace-again", [6.0, 6.0, 6.0], [5.0, 5.0, 5.0])
+    show("pace-again", ended(0, 6.0, 6.0), ended(0, 5.0, 5.0))
     both = table.render(place)
 
-    assert "3 steps of the plugin took 1.000 ± 0.163 times as long as those of prime-rl's own" in one
-    assert "6 steps of the plugin took 1.100 ± 0.089 times as long as those of prime-rl's own" in both
+    assert "the plugin's made 2 steps and prime-rl's own 2; one of the plugin took 1.100 ± 0.100" in one
+    assert "the plugin's made 3 steps and prime-rl's own 4; one of the plugin took 1.133 ± 0.067" in both
     assert "| first step of the trainer | 91 | 91 | 91 | 91 |" in both
     assert "| prime-rl's own `rl`, again | 24 | 5.0 | None | None |" in both
 
 
-def test_the_first_steps_of_a_pair_do_not_count(tmp_path):
-    rows = [{"step": step, "time/step": float(step)} for step in (3, 1, 2)]
-    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def test_a_step_ends_once_though_two_components_tell_of_it(tmp_path):
+    trainers = [
+        {"step": n, "time": 100.0 + n, "time/step": 1.5, "time/forward_backward": 1.0} for n in (2, 1)
+    ]
+    others = [{"step": 1, "time": 101.0, "time/step": 9.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in trainers + others))
 
-    assert moments.steps_took(tmp_path, after=1) == [2.0, 3.0]
+    assert moments.steps_ended(tmp_path) == [(101.0, 1.5), (102.0, 1.5)]
 
 
 @pytest.fixture
