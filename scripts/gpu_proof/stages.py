@@ -357,7 +357,9 @@ def compare_weights(place: Place) -> dict[str, Any]:
     strings.write_text(json.dumps([[rewards.SYSTEM, text] for text in texts]), encoding="utf-8")
     script = CHECKOUT / "scripts" / "gpu_proof" / "compare_weights.py"
     checkpoint = run_dir / "checkpoints" / exported.name / "trainer"
-    out = call(place, "weights", [place.python, script, place.tiny / "model", checkpoint, exported, strings])
+    command = [place.python, script, place.tiny / "model", checkpoint, exported, strings]
+    # It needs no GPU; a thread on each CPU would keep the runs beside it from their answers.
+    out = call(place, "weights", command, environment={"OMP_NUM_THREADS": "4"})
     found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     served = (read_json(place.result("eval-rl-one")) or {}).get("found", {}).get("greedy", [])
     own = [text.strip() for text in found["trainer"]]

@@ -98,8 +98,8 @@ def steps(found: dict[str, Any]) -> str:
         lines.append("")
         ours, theirs = ratio["steps"]
         lines.append(
-            f"While both runs of a pair were at work, the plugin's made {ours} steps and prime-rl's own {theirs}; "
-            f"one of the plugin took {ratio['ratio']:.3f} ± {ratio['error']:.3f} times as long."
+            f"While both runs of a pair were at work, the plugin's made {ours} steps and prime-rl's own "
+            f"{theirs}; one of the plugin took {ratio['ratio']:.3f} ± {ratio['error']:.3f} times as long."
         )
     return "\n".join([*lines, ""])
 
