@@ -46,16 +46,18 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
         points = (found[name] or {}).get("rewards") or []
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    for name, label in (("base", "before training"), ("sft", "after SFT"), (stages.ONE, "after RL")):
+    # Above the curves' beginning, and below their end.
+    places = {"base": ("before training", 0.99), "sft": ("after SFT", 0.99), stages.ONE: ("after RL", 0.01)}
+    for name, (label, across) in places.items():
         told = found[f"eval-{name}"].get("rewards") or {}
         if told:
             height = told["200 x 3"]["reward"]
             axes.axhline(height, color="grey", linewidth=0.8, linestyle=":")
             axes.annotate(
                 f"held out, {label}: {height:.2f}",
-                (0.99, height),
+                (across, height),
                 xycoords=("axes fraction", "data"),
-                ha="right",
+                ha="right" if across > 0.5 else "left",  # noqa: PLR2004 - the middle
                 va="bottom",
                 fontsize=8,
             )
