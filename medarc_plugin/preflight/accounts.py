@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight.findings import counted, listed, memory_words, nearest, refused, time_words
-from medarc_plugin.slurm.access import inherits
+from medarc_plugin.slurm.access import takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,11 +152,10 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
     if rights is None and account is None and settings is not None and settings.accounting:
         # Which account is the default one is not known.
         return
-    names = (
-        [account, *(one.account for one in rights.above)] if rights and inherits(target.facts) else [account]
-    )
+    if takes(target.facts, partition, account):
+        return
     allowed = partition.allow_accounts
-    if allowed is not None and not any(_same(name, other) for name in names for other in allowed):
+    if allowed is not None:
         mine = [
             one
             for one in allowed
@@ -169,7 +168,7 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
             "it would never start",
             f"--account {_one_of(mine or allowed)}, or another --partition",
         )
-    elif any(_same(account, other) for other in partition.deny_accounts):
+    else:
         yield refused(
             "account",
             f"partition {partition.name!r} is closed to account {account!r}: the job would never start",

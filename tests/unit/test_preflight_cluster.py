@@ -453,6 +453,24 @@ def test_a_partition_lets_accounts_below_in_since_23_11(
     assert (problems(work, facts=facts) == []) is lets_in
 
 
+def test_where_accounts_are_allowed_those_that_are_denied_count_no_more(work: Path) -> None:
+    assert problems(work, facts=accounted(allow_accounts=("lab",), deny_accounts=("lab",))) == []
+
+
+@pytest.mark.parametrize("accounting", [Accounting("team", (Association("team", "me"),)), None])
+def test_an_account_that_may_be_below_an_allowed_one_is_not_refused(
+    work: Path, accounting: Accounting | None
+) -> None:
+    facts = accounted(allow_accounts=("lab",))
+    settings = replace(facts.settings or Settings(), version="24.11.5")
+
+    found = problems(
+        work, {"account": "team"}, facts=replace(facts, settings=settings, accounting=accounting)
+    )
+
+    assert found == []
+
+
 @pytest.mark.parametrize(
     ("facts", "options", "gpus", "said"),
     [
