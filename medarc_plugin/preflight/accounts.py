@@ -103,14 +103,15 @@ def _same(name: str | None, other: str | None) -> bool:
     return name is not None and other is not None and name.lower() == other.lower()
 
 
-def _rights(target: Target) -> Rights | None:
+def rights_of(target: Target) -> Rights | None:
+    """What accounting lets a job do; `None` where it is not known."""
     accounting = target.facts.accounting
     return None if accounting is None else Rights(target, accounting)
 
 
 def account_is_the_users(target: Target) -> Iterator[Problem]:
     """The account is one of the user's, where accounts are enforced."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or rights.accounting.associations is None or "associations" not in rights.enforced:
         return
     mine = list(dict.fromkeys(one.account for one in rights.accounting.associations))
@@ -146,7 +147,7 @@ def account_is_the_users(target: Target) -> Iterator[Problem]:
 
 def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
     """The partition lets the account in. SLURM would let the job wait for ever."""
-    partition, rights = target.partition, _rights(target)
+    partition, rights = target.partition, rights_of(target)
     account = rights.account if rights else target.wish.account
     settings = target.facts.settings
     if rights is None and account is None and settings is not None and settings.accounting:
@@ -183,7 +184,7 @@ def _one_of(names: Sequence[str]) -> str:
 
 def qos_is_the_users(target: Target) -> Iterator[Problem]:
     """The QoS exists and goes with the account, and the partition lets it in."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or rights.accounting.qos is None:
         return
     partition, asked = target.partition, target.wish.qos
@@ -225,7 +226,7 @@ def qos_is_the_users(target: Target) -> Iterator[Problem]:
 
 def limits_allow_it(target: Target) -> Iterator[Problem]:
     """No limit of QoS, account or association is smaller than this one job."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or not {"limits", "safe"} & rights.enforced:
         return
     yield from _wall(rights)

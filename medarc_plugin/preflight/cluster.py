@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight import accounts, names, nodes, partitions
-from medarc_plugin.preflight.findings import memory_words, time_words
+from medarc_plugin.preflight.findings import counted, memory_words, time_words
 from medarc_plugin.preflight.target import Target, Wish, wish_of
 
 if TYPE_CHECKING:
@@ -101,4 +101,9 @@ def unanswered(plan: JobPlan) -> str:
     for unknown in facts.unknown:
         if unknown.what != "reservations" or plan.options.reservation:
             by_reason.setdefault(unknown.why, []).append(TOLD_BY[unknown.what])
+    names = wish_of(plan).partitions or (None,)
+    for found in filter(None, map(facts.partition, names)):
+        if hidden := facts.hidden_of(found):
+            why = f"SLURM does not show {counted(hidden, 'node')} of partition {found.name!r} now"
+            by_reason.setdefault(why, []).append(TOLD_BY["nodes"])
     return "; ".join(f"{', '.join(whats)} ({why})" for why, whats in by_reason.items())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def features_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
     """Every feature of the constraint is one that some node has."""
-    if not wish.constraint or not facts.nodes:
+    if not wish.constraint or not facts.nodes or facts.hides_nodes:
         return
     known = sorted({feature for node in facts.nodes for feature in node.features})
     for name in dict.fromkeys(re.findall(r"[^&|\[\]()!,*\s]+(?!\*)", re.sub(r"\*\d+", "", wish.constraint))):
@@ -38,7 +38,7 @@ def named_nodes_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
     known = [node.name for node in facts.nodes]
     for option, text in (("--nodelist", wish.nodelist), ("--exclude", wish.exclude)):
         names = expand(text or "") or ()
-        strange = [name for name in names if name not in known]
+        strange = [name for name in names if name not in known and not facts.hides_nodes]
         if strange:
             yield refused(
                 "nodes",

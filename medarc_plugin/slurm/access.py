@@ -50,7 +50,8 @@ def why_not(facts: ClusterFacts, partition: Partition) -> str | None:
 
     Whether its nodes start jobs right now is not looked at.
     """
-    if facts.nodes is not None and not any(node.gpu_count for node in facts.nodes_of(partition)):
+    known = facts.nodes is not None and not facts.hidden_of(partition)
+    if known and not any(node.gpu_count for node in facts.nodes_of(partition)):
         return "has no GPUs"
     if partition.state != "UP":
         return STATES.get(partition.state, f"is {partition.state}")
@@ -63,7 +64,7 @@ def why_not(facts: ClusterFacts, partition: Partition) -> str | None:
         return f"is for members of {listed(groups, 'or')}"
     if partition.needs_reservation:
         return "takes jobs of a reservation alone"
-    return _why_not_charged(facts, partition)
+    return partition.takes_no_single_node or _why_not_charged(facts, partition)
 
 
 def _why_not_charged(facts: ClusterFacts, partition: Partition) -> str | None:

@@ -89,7 +89,9 @@ def _partition(values: Mapping[str, str]) -> Partition:
         state=values.get("State", "UP"),
         max_time=parse_time(values.get("MaxTime", "")),
         default_time=parse_time(values.get("DefaultTime", "")),
+        min_nodes=_number(values.get("MinNodes", "")) or 0,
         max_nodes=_number(values.get("MaxNodes", "")),
+        total_nodes=_number(values.get("TotalNodes", "")),
         max_cpus_per_node=_number(values.get("MaxCPUsPerNode", "")),
         allow_groups=_allowed(values.get("AllowGroups", "ALL")),
         allow_accounts=_allowed(values.get("AllowAccounts", "ALL")),
@@ -110,12 +112,13 @@ def _defaults(values: Mapping[str, str]) -> Defaults:
     """Read defaults and limits, which partitions and the cluster name alike."""
     per_gpu = dict(part.partition("=")[::2] for part in _list(values.get("JobDefaults", "")))
     return Defaults(
-        memory_per_cpu=_number(values.get("DefMemPerCPU", "")),
-        memory_per_node=_number(values.get("DefMemPerNode", "")),
-        memory_per_gpu=_number(per_gpu.get("DefMemPerGPU", "")),
+        # A default or limit of 0 is none.
+        memory_per_cpu=_number(values.get("DefMemPerCPU", "")) or None,
+        memory_per_node=_number(values.get("DefMemPerNode", "")) or None,
+        memory_per_gpu=_number(per_gpu.get("DefMemPerGPU", "")) or None,
         cpus_per_gpu=_number(per_gpu.get("DefCpuPerGPU", "")),
-        max_memory_per_cpu=_number(values.get("MaxMemPerCPU", "")),
-        max_memory_per_node=_number(values.get("MaxMemPerNode", "")),
+        max_memory_per_cpu=_number(values.get("MaxMemPerCPU", "")) or None,
+        max_memory_per_node=_number(values.get("MaxMemPerNode", "")) or None,
     )
 
 

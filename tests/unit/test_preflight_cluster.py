@@ -107,6 +107,12 @@ def test_every_finding_is_of_the_submission_and_has_a_hint(work: Path) -> None:
             {"needs_reservation": True},
             "partition: partition 'gpu' takes jobs with a reservation alone",
         ),
+        (
+            "gpu",
+            {"min_nodes": 2},
+            "partition: partition 'gpu' is for jobs of 2 nodes at least, and a run lives on one",
+        ),
+        ("gpu", {"max_nodes": 0}, "partition: partition 'gpu' gives a job no node (MaxNodes=0)"),
         ("gpu", {"deny_accounts": ("lab",)}, "account: partition 'gpu' is closed to account 'lab'"),
         (
             "gpu",
@@ -123,6 +129,37 @@ def test_a_partition_that_does_not_take_the_job(
     )
 
     assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gpu_type": "b200"},
+        {"cpus_per_gpu": 400},
+        {"constraint": "mig=on"},
+        {"nodelist": "cloud-1"},
+        {"exclude": "cloud-1,big[1-2]"},
+    ],
+)
+def test_what_nodes_have_that_slurm_does_not_show_is_left_to_slurm(
+    work: Path, options: dict[str, Any]
+) -> None:
+    facts = with_partition("gpu", total_nodes=3)
+    plan = replace(make_plan(work / "run"), cluster=facts)
+
+    assert [one for one in problems(work, options, facts=facts) if one.fatal] == []
+    assert [one.fatal for one in problems(work, options, facts=with_partition("gpu", total_nodes=2))] == [
+        True
+    ]
+    assert cluster.unanswered(plan) == (
+        "GPUs, CPUs, memory and features (SLURM does not show 1 node of partition 'gpu' now)"
+    )
+
+
+def test_nodes_that_are_down_are_not_all_where_slurm_does_not_show_some(work: Path) -> None:
+    facts = replace(with_nodes(state="DOWN"), partitions=with_partition("gpu", total_nodes=9).partitions)
+
+    assert problems(work, facts=facts) == []
 
 
 @pytest.mark.parametrize("who", ["root", "slurm"])
@@ -165,6 +202,35 @@ def test_a_qos_may_overrule_the_partitions_time_limit(work: Path) -> None:
 
     assert (
         problems(work, {"time": "3-00:00:00", "qos": "long"}, facts=replace(FACTS, accounting=accounting))
+        == []
+    )
+
+
+def test_the_qos_that_a_job_gets_by_itself_may_overrule_it_too(work: Path) -> None:
+    flags = frozenset({"PartitionTimeLimit", "PartitionMinNodes"})
+    facts = accounted(
+        replace(LAB, default_qos="Long"), qos=(Qos("long", flags=flags),), max_time=3600, min_nodes=2
+    )
+
+    assert problems(work, {"time": "3-00:00:00"}, facts=facts) == []
+
+
+def test_memory_that_a_job_gets_by_default_is_looked_at(work: Path) -> None:
+    limits = Defaults(memory_per_cpu=8000, max_memory_per_node=40_000)
+    (found,) = problems(work, facts=with_partition("gpu", defaults=limits))
+
+    assert found.message == (
+        "no node of partition 'gpu' can give 62.5 GiB, the default for such a job: the most is 39.1 GiB "
+        "(its MaxMemPerNode)"
+    )
+    assert found.hint == "--mem-per-gpu 39G or less"
+    # Without a default SLURM gives what there is.
+    assert (
+        problems(
+            work,
+            {"exclusive": True},
+            facts=with_partition("gpu", defaults=replace(limits, memory_per_cpu=None)),
+        )
         == []
     )
 
