@@ -149,8 +149,8 @@ def takes(facts: ClusterFacts, partition: Partition, account: str | None) -> boo
         return account is None or not _share(partition.deny_accounts, [account])
     if account is None:
         return False
-    family = _family(facts, account) if _inherits(facts) else [account]
-    return family is None or _share(allowed, family)
+    names = family(facts, account) if _inherits(facts) else [account]
+    return names is None or _share(allowed, names)
 
 
 def _share(names: Iterable[str], others: Iterable[str]) -> bool:
@@ -165,7 +165,7 @@ def _inherits(facts: ClusterFacts) -> bool:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) >= INHERITED_SINCE
 
 
-def _family(facts: ClusterFacts, account: str) -> list[str] | None:
+def family(facts: ClusterFacts, account: str) -> list[str] | None:
     """An account and those above it; `None` where accounting runs and does not tell."""
     known = (facts.accounting.accounts if facts.accounting else None) or ()
     parents = {one.account.lower(): (one.parent or "").lower() for one in known}

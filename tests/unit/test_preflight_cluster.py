@@ -464,6 +464,35 @@ def accounted(
 
 
 @pytest.mark.parametrize(
+    ("accounts", "options", "lets_in"),
+    [
+        (("lab",), {}, True),
+        (("Lab",), {"account": "team"}, True),
+        (("team",), {}, True),
+        (("lab",), {"account": "guest"}, False),
+        (("-guest",), {}, True),
+        (("-guest",), {"account": "guest"}, False),
+        (("-lab",), {}, False),
+    ],
+)
+def test_a_reservation_of_an_account_is_for_those_below_it(
+    work: Path, accounts: tuple[str, ...], options: dict[str, Any], lets_in: bool
+) -> None:
+    mine = Association("team", "me", qos=("normal",)), Association("guest", "me", qos=("normal",))
+    tree = (*TREE, Association("team", parent="lab"))
+    facts = accounted(*mine, default="team", tree=tree)
+    facts = replace(facts, reservations=(Reservation("r", accounts=accounts),))
+
+    assert (problems(work, {"reservation": "r", **options}, facts=facts) == []) is lets_in
+
+
+def test_a_reservation_is_not_refused_where_the_users_accounts_are_not_known(work: Path) -> None:
+    facts = replace(accounted(), accounting=None, reservations=(Reservation("r", accounts=("lab",)),))
+
+    assert problems(work, {"reservation": "r"}, facts=facts) == []
+
+
+@pytest.mark.parametrize(
     ("facts", "options", "said"),
     [
         (accounted(), {}, None),
