@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from medarc_plugin.preflight.findings import counted, listed, memory_words, nearest, refused, time_words
+from medarc_plugin.preflight.findings import (
+    counted,
+    listed,
+    memory_words,
+    nearest,
+    refused,
+    time_words,
+    unless_changed,
+)
 from medarc_plugin.slurm.access import takes
 
 if TYPE_CHECKING:
@@ -122,9 +130,10 @@ def account_is_the_users(target: Target) -> Iterator[Problem]:
             "ask the cluster's administrators for an account",
         )
     elif rights.account is None:
-        yield refused(
+        problem = refused(
             "account", "the job names no account, and you have no default one", f"--account {mine[0]}"
         )
+        yield unless_changed(problem, target.facts, "account")
     elif rights.association is None and any(_same(rights.account, name) for name in mine):
         places = [
             str(one.partition) for one in rights.accounting.associations if _same(one.account, rights.account)
@@ -163,18 +172,19 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
             if rights and any(_same(one, a.account) for a in rights.accounting.associations or ())
         ]
         who = f"the job's is {account!r}" if account else "the job names none"
-        yield refused(
+        problem = refused(
             "account",
             f"partition {partition.name!r} is for the accounts {listed(allowed)}, and {who}: "
             "it would never start",
             f"--account {_one_of(mine or allowed)}, or another --partition",
         )
     else:
-        yield refused(
+        problem = refused(
             "account",
             f"partition {partition.name!r} is closed to account {account!r}: the job would never start",
             "another --account or --partition",
         )
+    yield problem if target.wish.account else unless_changed(problem, target.facts, "account")
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -210,18 +220,20 @@ def qos_is_the_users(target: Target) -> Iterator[Problem]:
     if name is None:
         return
     if partition.allow_qos is not None and not any(_same(name, other) for other in partition.allow_qos):
-        yield refused(
+        problem = refused(
             "qos",
             f"partition {partition.name!r} is for the QoS {listed(partition.allow_qos)}, and the job's is "
             f"{name!r}: it would never start",
             f"--qos {_one_of(partition.allow_qos)}, or another --partition",
         )
+        yield problem if asked else unless_changed(problem, target.facts, "QoS")
     elif any(_same(name, other) for other in partition.deny_qos):
-        yield refused(
+        problem = refused(
             "qos",
             f"partition {partition.name!r} is closed to QoS {name!r}: the job would never start",
             "another --qos or --partition",
         )
+        yield problem if asked else unless_changed(problem, target.facts, "QoS")
 
 
 def limits_allow_it(target: Target) -> Iterator[Problem]:
@@ -229,8 +241,8 @@ def limits_allow_it(target: Target) -> Iterator[Problem]:
     rights = rights_of(target)
     if rights is None or not {"limits", "safe"} & rights.enforced:
         return
-    yield from _wall(rights)
-    yield from _amounts(rights)
+    for problem in (*_wall(rights), *_amounts(rights)):
+        yield problem if target.wish.qos else unless_changed(problem, target.facts, "QoS")
 
 
 def _wall(rights: Rights) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight import accounts, names, nodes, partitions
-from medarc_plugin.preflight.findings import counted, memory_words, time_words
+from medarc_plugin.preflight.findings import counted, memory_words, time_words, unless_changed
 from medarc_plugin.preflight.target import Target, Wish, wish_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def _in_some_partition(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
 
 
 def _findings(target: Target) -> list[Problem]:
-    return [problem for check in PARTITION_CHECKS for problem in check(target)]
+    found = [problem for check in PARTITION_CHECKS for problem in check(target)]
+    if target.wish.partitions:
+        return found
+    return [unless_changed(problem, target.facts, "partition") for problem in found]
 
 
 def defaults_of(plan: JobPlan) -> Mapping[str, str]:

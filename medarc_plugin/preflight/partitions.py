@@ -23,7 +23,8 @@ def partitions_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
         return
     known = [partition.name for partition in facts.partitions]
     listing = f"the partitions here are: {listed(open_ones(facts))}; name one with --partition"
-    if not wish.partitions and facts.partition(None) is None:
+    may_get_one = facts.settings is not None and bool(facts.settings.changed_by)
+    if not wish.partitions and facts.partition(None) is None and not may_get_one:
         yield refused("partition", "no partition is named, and the cluster has no default one", listing)
     for name in wish.partitions:
         if name not in known:

@@ -56,6 +56,7 @@ class Settings:
         private: What users may not see of each other: `jobs`, `nodes`, `accounts` and so on.
         memory_counts: Whether memory is given out like CPUs. Where it is not, jobs share it by good manners.
         slurm_user: The user of SLURM's own daemons, who may use every partition, like root.
+        changed_by: Plugins of the site that may give a job what it does not name: partition, account, QoS.
         defaults: Defaults and limits where a partition has none.
     """
 
@@ -67,6 +68,7 @@ class Settings:
     private: frozenset[str] = frozenset()
     memory_counts: bool = True
     slurm_user: str | None = None
+    changed_by: tuple[str, ...] = ()
     defaults: Defaults = Defaults()
 
 

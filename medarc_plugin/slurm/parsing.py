@@ -71,8 +71,18 @@ def parse_settings(text: str) -> Settings:
         # What schedules no memory: CR_Core, CR_CPU, CR_Socket, and whole nodes.
         memory_counts="MEMORY" in values.get("SelectTypeParameters", "CR_CORE_MEMORY").upper(),
         slurm_user=_word(values.get("SlurmUser", "").partition("(")[0]),
+        changed_by=tuple(
+            name
+            for kind in ("JobSubmitPlugins", "CliFilterPlugins")
+            for name in _list(values.get(kind, ""))
+            if name.rpartition("/")[2] not in CHANGES_NOTHING
+        ),
         defaults=_defaults(values),
     )
+
+
+CHANGES_NOTHING = frozenset({"none", "logging", "require_timelimit", "throttle", "cray_aries", "syslog"})
+"""SLURM's own plugins for submissions that leave partition, account and QoS alone."""
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:

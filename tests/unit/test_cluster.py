@@ -351,3 +351,9 @@ def test_a_default_and_a_limit_of_no_memory_are_none():
     (partition,) = parsing.parse_partitions("PartitionName=p DefMemPerCPU=0 MaxMemPerNode=0\n")
 
     assert partition.defaults == Defaults()
+
+
+def test_plugins_that_may_change_a_job_are_told_from_others():
+    said = "JobSubmitPlugins = lua,logging,job_submit/all_partitions\nCliFilterPlugins = (null)\n"
+
+    assert parsing.parse_settings(said).changed_by == ("lua", "job_submit/all_partitions")

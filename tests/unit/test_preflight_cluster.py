@@ -179,6 +179,33 @@ def test_a_cluster_without_a_default_partition_wants_a_name(work: Path) -> None:
     assert problems(work, {"partition": "gpu"}, facts=facts) == []
 
 
+def routed(facts: ClusterFacts) -> ClusterFacts:
+    """The same cluster, with a plugin that may give a job what it does not name."""
+    return replace(facts, settings=replace(facts.settings or Settings(), changed_by=("lua",)))
+
+
+def test_a_cluster_that_chooses_partitions_itself_is_not_told_that_there_is_no_default(work: Path) -> None:
+    assert problems(work, facts=routed(with_partition("gpu", default=False))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "named"),
+    [
+        (FACTS, {"gpu_type": "a100"}, {"partition": "gpu"}),
+        (FACTS, {"time": "9-00:00:00"}, {"partition": "gpu"}),
+    ],
+)
+def test_what_the_default_partition_lacks_refuses_nobody_whom_a_plugin_may_send_elsewhere(
+    work: Path, facts: ClusterFacts, options: dict[str, Any], named: dict[str, Any]
+) -> None:
+    (found,) = problems(work, options, facts=routed(facts))
+    (sure,) = problems(work, {**options, **named}, facts=routed(facts))
+
+    assert not found.fatal
+    assert found.message == (f"{sure.message}, unless the site's own plugin (lua) gives it another partition")
+    assert sure.fatal
+
+
 def test_a_misspelt_partition_is_guessed(work: Path) -> None:
     (found,) = problems(work, {"partition": "stafff"})
 
@@ -521,6 +548,26 @@ def test_accounts_and_qos(work: Path, facts: ClusterFacts, options: dict[str, An
 
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "named"),
+    [
+        (accounted(default=None), {}, "account"),
+        (accounted(allow_accounts=("guest",)), {}, "account"),
+        (accounted(deny_accounts=("lab",)), {}, "account"),
+        (accounted(allow_qos=("high",)), {}, "QoS"),
+        (accounted(deny_qos=("normal",)), {}, "QoS"),
+        (accounted(qos=(Qos("normal", max_wall=3600),)), {"time": "2:00:00"}, "QoS"),
+    ],
+)
+def test_an_account_or_a_qos_that_a_plugin_may_change_refuses_nobody(
+    work: Path, facts: ClusterFacts, options: dict[str, Any], named: str
+) -> None:
+    (found,) = problems(work, {"partition": "gpu", **options}, facts=routed(facts))
+
+    assert not found.fatal
+    assert found.message.endswith(f", unless the site's own plugin (lua) gives it another {named}")
 
 
 def test_whom_accounting_does_not_know_gets_nothing(work: Path) -> None:
