@@ -312,8 +312,9 @@ def parse_user(text: str, user: str, cluster: str | None) -> tuple[str | None, t
     Returns:
         The default account, and the user's associations.
     """
-    rows = list(_rows(text, USER_FIELDS))
-    mine = [row for row in rows if _is_of(row, cluster) and row["Account"]]
+    # Each cluster of a database has a default of its own. Whom no account knows has a row without a cluster.
+    rows = [row for row in _rows(text, USER_FIELDS) if _is_of(row, cluster) or not row["Cluster"]]
+    mine = [row for row in rows if row["Account"]]
     default = next((row["DefaultAccount"] for row in rows if row["DefaultAccount"]), None)
     return default, tuple(_association(row, user) for row in mine)
 

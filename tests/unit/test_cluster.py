@@ -357,3 +357,11 @@ def test_plugins_that_may_change_a_job_are_told_from_others():
     said = "JobSubmitPlugins = lua,logging,job_submit/all_partitions\nCliFilterPlugins = (null)\n"
 
     assert parsing.parse_settings(said).changed_by == ("lua", "job_submit/all_partitions")
+
+
+def test_each_cluster_has_a_default_account_of_its_own():
+    said = "lab|one|lab||normal||||||\nteam|two|team||normal||||||\n"
+
+    default, (association,) = parsing.parse_user(said, "me", "two")
+
+    assert (default, association.account) == ("team", "team")
