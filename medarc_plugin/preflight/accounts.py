@@ -165,26 +165,37 @@ def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
     if takes(target.facts, partition, account):
         return
     allowed = partition.allow_accounts
+    hint = _which_account(target, rights, allowed)
     if allowed is not None:
-        mine = [
-            one
-            for one in allowed
-            if rights and any(_same(one, a.account) for a in rights.accounting.associations or ())
-        ]
         who = f"the job's is {account!r}" if account else "the job names none"
         problem = refused(
             "account",
             f"partition {partition.name!r} is for the accounts {listed(allowed)}, and {who}: "
             "it would never start",
-            f"--account {_one_of(mine or allowed)}, or another --partition",
+            hint,
         )
     else:
         problem = refused(
             "account",
             f"partition {partition.name!r} is closed to account {account!r}: the job would never start",
-            "another --account or --partition",
+            hint,
         )
     yield problem if target.wish.account else unless_changed(problem, target.facts, "account")
+
+
+def _which_account(target: Target, rights: Rights | None, allowed: Sequence[str] | None) -> str:
+    """Say which accounts the partition lets in instead: the user's, where they are known."""
+    if rights is None or rights.accounting.associations is None:
+        return (
+            f"--account {_one_of(allowed)}, or another --partition"
+            if allowed
+            else "another --account or --partition"
+        )
+    names = dict.fromkeys(one.account for one in rights.accounting.associations)
+    mine = [name for name in names if takes(target.facts, target.partition, name)]
+    if not mine:
+        return "it lets in none of your accounts: another --partition"
+    return f"--account {_one_of(mine)}, or another --partition"
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -595,6 +595,21 @@ def test_a_partition_lets_accounts_below_in_since_23_11(
     assert (problems(work, facts=facts) == []) is lets_in
 
 
+@pytest.mark.parametrize(
+    ("allowed", "hint"),
+    [
+        (("guest",), "it lets in none of your accounts: another --partition"),
+        (("guest", "team"), "--account team, or another --partition"),
+    ],
+)
+def test_the_way_out_is_an_account_of_the_users(work: Path, allowed: tuple[str, ...], hint: str) -> None:
+    facts = accounted(LAB, replace(LAB, account="team"), allow_accounts=allowed)
+
+    (found,) = problems(work, facts=facts)
+
+    assert found.hint == hint
+
+
 def test_where_accounts_are_allowed_those_that_are_denied_count_no_more(work: Path) -> None:
     assert problems(work, facts=accounted(allow_accounts=("lab",), deny_accounts=("lab",))) == []
 
