@@ -202,15 +202,15 @@ def _looked_at(decided: Decided, clusters: Clusters, loaded: plugins.Plugins) ->
     files = backend.render(plan, _template_dirs(plan, loaded))
     _refuse_secrets(files)
     # Of a job that is refused already, or that no node can take now, SLURM has nothing new to say.
-    known = any(problem.fatal or problem.check == WAITS for problem in found)
+    known = any(problem.fatal or problem.check in WAITS for problem in found)
     trial = None if known else clusters.try_out(decided, plan, files)
     if trial is not None and trial.problem is not None:
         problems = _refuse_fatal((*problems, trial.problem), decided.dry_run)
     return Prepared(decided.request, settled, plan, problems, files, backend, loaded, trial)
 
 
-WAITS = "nodes"
-"""Name of the check that finds all nodes of a job out of service."""
+WAITS = frozenset({"nodes", "reservation"})
+"""Names of the checks that find all nodes of a job out of service, and that its reservation begins later."""
 
 SURVEY_SECONDS, PREVIEW_SECONDS = 5.0, 2.0
 """How long a cluster may take to answer: before a submission, and for a dry run, which does without."""

@@ -8,6 +8,7 @@ fails: it holds where locks are missing or reach no further than one machine, as
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
@@ -282,9 +283,10 @@ def _read(path: Path) -> Owner | None:
 
 
 def _unwritable(folder: Path, error: OSError) -> RunDirectoryError:
-    return RunDirectoryError(
-        f"{folder} cannot be written: {error.strerror}", hint="choose another --output-dir"
-    )
+    # Elsewhere the run of a launch that was cut off here would be a second one.
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    hint = "free some space, then run the same command again" if full else "choose another --output-dir"
+    return RunDirectoryError(f"{folder} cannot be written: {error.strerror}", hint=hint)
 
 
 def _start_of(process: int) -> str:

@@ -37,6 +37,9 @@ VARIABLE = "MEDARC_PROFILE"
 DEFAULT = "default_profile"
 EVERY_RUN = "slurm"
 SECTIONS = "profile"
+UNSET = "None"
+"""How prime-rl's config language writes that a key is not set, here as in a run's own `[slurm]`."""
+
 MOST_BYTES = 1024 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -157,7 +160,7 @@ def read(path: Path) -> ProfileFile | None:
     file = ProfileFile(
         path, _values(_table(document, EVERY_RUN, path, text), path, text, (EVERY_RUN,)), named, default
     )
-    _refuse_bad_values(file)
+    _refuse_bad_values(file, text)
     return file
 
 
@@ -187,11 +190,18 @@ def _table(document: Mapping[str, Any], name: str, path: Path, text: str) -> Map
 
 def _values(table: Mapping[str, Any], path: Path, text: str, header: tuple[str, ...]) -> dict[str, Any]:
     """Take a table's values, with paths as seen from the profile's folder."""
-    spelled = {key.replace("-", "_"): key for key in table}
+    spelled: dict[str, str] = {}
+    for key in table:
+        name = key.replace("-", "_")
+        if name in spelled:
+            where = f"{path}{_line(text, header, key)}: [{'.'.join(header)}]"
+            raise UsageError(f"{where} has {name} twice: {spelled[name]} and {key}", hint="keep one of them")
+        spelled[name] = key
     _refuse_unknown(spelled, tuple(knobs()), path, text, header)
     return {
         name: _seen_from(path.parent, table[key]) if is_path(name) else table[key]
         for name, key in spelled.items()
+        if table[key] != UNSET
     }
 
 
@@ -222,13 +232,19 @@ def _what_is_known(known: Sequence[str], header: tuple[str, ...]) -> str:
     return "`medarc_slurm options` lists all keys" if header else f"known are: {', '.join(known)}"
 
 
-def _refuse_bad_values(file: ProfileFile) -> None:
-    """Say at once what is wrong, also in a section that no run has used yet."""
-    for header, values in (
-        (EVERY_RUN, file.every_run),
-        *((f"{SECTIONS}.{name}", it) for name, it in file.named.items()),
-    ):
-        settle([Layer(f"{file.path} [{header}]", values)])
+def _refuse_bad_values(file: ProfileFile, text: str) -> None:
+    """Say at once what is wrong, and where, also in a section that no run has used yet."""
+    sections = ((EVERY_RUN,), file.every_run), *(((SECTIONS, name), it) for name, it in file.named.items())
+    for header, values in sections:
+        try:
+            settle([Layer("", values)])
+        except UsageError as error:
+            # An error begins with the option that it is about.
+            option = re.match(r"--([a-z-]+)", error.message)
+            key = option[1] if option else ""
+            line = _line(text, header, key.replace("-", "_")) or _line(text, header, key)
+            where = f"{file.path}{line}: [{'.'.join(header)}]"
+            raise UsageError(f"{where} {error.message}", hint=error.hint) from None
 
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]#]+?)\s*\]\s*(?:#.*)?")

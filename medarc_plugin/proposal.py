@@ -345,8 +345,10 @@ def nodes_in_words(facts: ClusterFacts, partition: Partition) -> str:
             f", {number} of them {why}" for why, number in troubles.get(kinds, Counter()).items()
         )
         parts.append(words)
-    more = len(groups) - MOST_KINDS
-    return "; ".join([*parts, *([f"{_count(more, 'more kind')} of nodes"] if more > 0 else [])])
+    more, hidden = len(groups) - MOST_KINDS, facts.hidden_of(partition)
+    parts += [f"{_count(more, 'more kind')} of nodes"] if more > 0 else []
+    parts += [f"{_count(hidden, 'node')} that SLURM does not show now"] if hidden else []
+    return "; ".join(parts)
 
 
 MOST_KINDS = 3

@@ -83,13 +83,20 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Let Ctrl-C end this process without a traceback: for imports, when nothing has been done yet."""
+    with handling(signal.SIG_DFL, (signal.SIGINT,)):
+        yield
+
+
+@contextmanager
 def handling(
-    handle: Callable[[int, object], None], numbers: Sequence[signal.Signals] = ENDINGS
+    handle: Callable[[int, object], None] | signal.Handlers, numbers: Sequence[signal.Signals] = ENDINGS
 ) -> Iterator[None]:
     """Handle signals meanwhile. One that is ignored, as for `nohup`, stays so.
 
     Args:
-        handle: Called with the signal's number.
+        handle: Called with the signal's number; or what the system does with it.
         numbers: Which ones.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -135,7 +135,7 @@ def allocate(resolved: Resolved, options: SlurmOptions, token: str) -> Allocatio
         memory = f"{megabytes(options.mem_per_gpu) * gpus}M"
     lines = [
         Directive("job-name", _limited("--job-name", planning.job_name(resolved, options))),
-        Directive("comment", _limited("--comment", comment(options.comment, token))),
+        Directive("comment", _limited("--comment", comment(options.comment, token), comment(None, token))),
         # The word that SLURM reads patterns in is the path alone: attempts share one log, appended.
         Directive("output", pattern=directives.log_pattern(resolved.run_dir, "job_%j.log")),
         Directive("open-mode", "append"),
@@ -234,9 +234,15 @@ def _extra(text: str) -> Directive:
     return Directive(key, value if equals else None)
 
 
-def _limited(option: str, value: str) -> str:
+def _limited(option: str, value: str, added: str = "") -> str:
+    """Refuse a value that sbatch would not take, with the words of this plugin that it ends with."""
     if len(value.encode()) > NAME_LIMIT:
-        raise UsageError(f"{option} is longer than the {NAME_LIMIT} bytes that SLURM takes")
+        own = f", of which this plugin's own word takes {len(added) + 1}" if added else ""
+        excess = len(value.encode()) - NAME_LIMIT
+        raise UsageError(
+            f"{option} is longer than the {NAME_LIMIT} bytes that SLURM takes{own}",
+            hint=f"shorten it by {excess} byte{'' if excess == 1 else 's'}",
+        )
     return value
 
 

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from medarc_plugin.cli import arguments, output
-from medarc_plugin.host.importhook import backend_in
+from medarc_plugin.signals import quiet
+
+with quiet():
+    from medarc_plugin.cli import arguments, output
+    from medarc_plugin.host.importhook import backend_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -80,7 +80,7 @@ def _path(user: bool, place: str | None) -> Path:
     if place in (None, STDOUT):
         return project.root() / project.PROFILE
     path = Path(os.path.abspath(os.path.expanduser(str(place))))  # noqa: PTH100, PTH111 - as the shell has it
-    if path.is_dir():
+    if path.is_dir() or str(place).endswith("/"):
         return path / project.PROFILE
     return path
 
@@ -90,7 +90,9 @@ def _is_terminal() -> bool:
 
 
 def _refuse_existing(path: Path, force: bool) -> None:
-    if os.path.lexists(path) and not (force and path.is_file()):
+    if force and os.path.lexists(path) and not path.is_file():
+        raise UsageError(f"{path} is not a regular file", hint="--output FILE writes the profile elsewhere")
+    if os.path.lexists(path) and not force:
         hint = "--force replaces it, --output FILE writes elsewhere, --output - shows the proposal"
         raise UsageError(f"{path} is there already", hint=hint)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from medarc_plugin.models import ENTRYPOINTS
+from medarc_plugin.signals import quiet
+
+with quiet():
+    from medarc_plugin.models import ENTRYPOINTS
 
 if TYPE_CHECKING:
     from medarc_plugin.models import Entrypoint
@@ -19,7 +22,8 @@ def main() -> None:
         from medarc_plugin.cli import completing
 
         sys.exit(completing.main(rest))
-    from medarc_plugin.cli import output
+    with quiet():
+        from medarc_plugin.cli import output
 
     # A launch takes prime-rl's arguments too, which no parser but ours may touch. Everything else is
     # typer's, whose import a launch is spared.

@@ -155,8 +155,11 @@ def gpus(subject: Subject) -> Iterator[Finding]:  # noqa: ARG001
 
 def disk(subject: Subject) -> Iterator[Finding]:  # noqa: ARG001
     """Room in the home, the caches, the current and the temporary folder."""
+    home = Path.home()
+    if not home.is_dir():
+        yield warning(f"the home folder {home} is not there", "HOME names it; settings and caches live there")
     places = {
-        "home": Path.home(),
+        "home": existing(home),
         "the caches": existing(cache.folder_for()),
         "the list of runs": existing(index.path()),
         "the current folder": Path.cwd(),

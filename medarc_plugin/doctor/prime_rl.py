@@ -147,9 +147,15 @@ def _of_the_example(answer: Resolved | MedarcError) -> Finding:
 
 
 def _most_telling(answers: dict[Entrypoint, Resolved | MedarcError]) -> MedarcError:
-    """Of several refusals the one that got furthest: an environment, before a field that is not known."""
+    """Of several refusals the one that got furthest: an environment, then a value, then an unknown field."""
     errors = [answer for answer in answers.values() if isinstance(answer, MedarcError)]
-    return min(errors, key=lambda error: (isinstance(error, ConfigRejectedError), len(error.message)))
+
+    def how_far(error: MedarcError) -> tuple[bool, bool, int]:
+        # A field that is not known tells that the config is another command's.
+        strange = "Extra inputs are not permitted" in error.message
+        return isinstance(error, ConfigRejectedError), strange, len(error.message)
+
+    return min(errors, key=how_far)
 
 
 def imports(subject: Subject) -> Iterator[Finding]:

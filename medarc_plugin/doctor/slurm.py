@@ -134,6 +134,10 @@ def _described(facts: ClusterFacts, partition: Partition) -> Finding:
         totals.update(node.gpus)
     kinds = listed([f"{count}x {kind or 'GPU'}" for kind, count in sorted(totals.items())])
     default = " (the cluster's default)" if partition.default else ""
+    hidden = facts.hidden_of(partition)
+    shown = f"{hidden} node{'' if hidden == 1 else 's'} that SLURM does not show now"
+    if hidden and not usable:
+        return ok(f"{partition.name}{default}: {shown}")
     if not usable:
         troubles = Counter(node.trouble or "" for node in nodes)
         words = listed([f"{count} {why}" for why, count in troubles.items()])
@@ -143,7 +147,8 @@ def _described(facts: ClusterFacts, partition: Partition) -> Finding:
     free = sum(node.free_gpus() for node in usable)
     out = f", {len(nodes) - len(usable)} out of service" if len(usable) < len(nodes) else ""
     count = f"{len(usable)} node{'' if len(usable) == 1 else 's'}"
-    return ok(f"{partition.name}{default}: {kinds} on {count}{out}; {free} free now")
+    more = f", and {shown}" if hidden else ""
+    return ok(f"{partition.name}{default}: {kinds} on {count}{out}; {free} free now{more}")
 
 
 def chosen(subject: Subject) -> Iterator[Finding]:

@@ -334,28 +334,30 @@ def _ask(
 ) -> _Asked:
     """Run the resolver in prime-rl's interpreter."""
     try:
-        with tempfile.TemporaryDirectory(prefix="medarc-") as folder:
-            question, answer_file = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
-            question.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
-            argv = [str(host.python), resolver.__file__, str(question), str(answer_file)]
+        # Files without a name: nothing of them is left behind when this process is killed.
+        with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as said:
+            question.write("".join(json.dumps(request) + "\n" for request in requests).encode())
+            question.flush()
+            files = (question.fileno(), said.fileno())
+            argv = [str(host.python), resolver.__file__, *(f"/proc/self/fd/{number}" for number in files)]
             done = run_apart(
                 [*argv, "apart"] if apart else argv,
                 env=environment_for(host),
                 timeout=seconds,
-                news=_counting(answer_file, progress),
+                news=_counting(said.fileno(), progress),
+                keep=files,
             )
-            written = answer_file.read_bytes() if answer_file.exists() else None
+            said.seek(0)
+            written = said.read()
     except OSError as error:
         raise HostBrokenError(
             f"prime-rl cannot be asked: {error.filename or tempfile.gettempdir()}: {error.strerror}",
             hint="TMPDIR names another folder for temporary files",
         ) from None
-    lines = (written or b"").splitlines(keepends=True)
+    lines = written.splitlines(keepends=True)
     # An interpreter that was ended may have been writing a line.
     whole = lines if done.ok else [line for line in lines if line.endswith(b"\n")]
     answers = [_read_answer(line, host) for line in whole]
-    if done.ok and written == b"":
-        _read_answer(b"", host)
     ready = next((answer for answer in answers if answer["kind"] == "ready"), None)
     answers = [answer for answer in answers if answer["kind"] != "ready"]
     if ready is not None:
@@ -365,15 +367,16 @@ def _ask(
     return _Asked(answers, ready is not None, done)
 
 
-def _counting(answer_file: Path, progress: Callable[[int], None] | None) -> Callable[[], int]:
+def _counting(answers: int, progress: Callable[[int], None] | None) -> Callable[[], int]:
     """Count the answers that are there, and tell how many there are."""
-    text = bytearray()
+    read, lines = 0, 0
 
     def count() -> int:
-        with suppress(OSError), answer_file.open("rb") as file:
-            file.seek(len(text))
-            text.extend(file.read())
-        lines = text.count(b"\n")
+        nonlocal read, lines
+        with suppress(OSError):
+            while more := os.pread(answers, 2**20, read):
+                read += len(more)
+                lines += more.count(b"\n")
         if progress is not None:
             progress(max(0, lines - 1))
         return lines

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from medarc_plugin.preflight.findings import counted, listed, memory_words, nearest, refused, time_words
-from medarc_plugin.slurm.access import inherits
+from medarc_plugin.preflight.findings import (
+    counted,
+    listed,
+    memory_words,
+    nearest,
+    refused,
+    time_words,
+    unless_changed,
+)
+from medarc_plugin.slurm.access import takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,14 +111,15 @@ def _same(name: str | None, other: str | None) -> bool:
     return name is not None and other is not None and name.lower() == other.lower()
 
 
-def _rights(target: Target) -> Rights | None:
+def rights_of(target: Target) -> Rights | None:
+    """What accounting lets a job do; `None` where it is not known."""
     accounting = target.facts.accounting
     return None if accounting is None else Rights(target, accounting)
 
 
 def account_is_the_users(target: Target) -> Iterator[Problem]:
     """The account is one of the user's, where accounts are enforced."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or rights.accounting.associations is None or "associations" not in rights.enforced:
         return
     mine = list(dict.fromkeys(one.account for one in rights.accounting.associations))
@@ -121,9 +130,10 @@ def account_is_the_users(target: Target) -> Iterator[Problem]:
             "ask the cluster's administrators for an account",
         )
     elif rights.account is None:
-        yield refused(
+        problem = refused(
             "account", "the job names no account, and you have no default one", f"--account {mine[0]}"
         )
+        yield unless_changed(problem, target.facts, "account")
     elif rights.association is None and any(_same(rights.account, name) for name in mine):
         places = [
             str(one.partition) for one in rights.accounting.associations if _same(one.account, rights.account)
@@ -146,35 +156,46 @@ def account_is_the_users(target: Target) -> Iterator[Problem]:
 
 def account_may_use_the_partition(target: Target) -> Iterator[Problem]:
     """The partition lets the account in. SLURM would let the job wait for ever."""
-    partition, rights = target.partition, _rights(target)
+    partition, rights = target.partition, rights_of(target)
     account = rights.account if rights else target.wish.account
     settings = target.facts.settings
     if rights is None and account is None and settings is not None and settings.accounting:
         # Which account is the default one is not known.
         return
-    names = (
-        [account, *(one.account for one in rights.above)] if rights and inherits(target.facts) else [account]
-    )
+    if takes(target.facts, partition, account):
+        return
     allowed = partition.allow_accounts
-    if allowed is not None and not any(_same(name, other) for name in names for other in allowed):
-        mine = [
-            one
-            for one in allowed
-            if rights and any(_same(one, a.account) for a in rights.accounting.associations or ())
-        ]
+    hint = _which_account(target, rights, allowed)
+    if allowed is not None:
         who = f"the job's is {account!r}" if account else "the job names none"
-        yield refused(
+        problem = refused(
             "account",
             f"partition {partition.name!r} is for the accounts {listed(allowed)}, and {who}: "
             "it would never start",
-            f"--account {_one_of(mine or allowed)}, or another --partition",
+            hint,
         )
-    elif any(_same(account, other) for other in partition.deny_accounts):
-        yield refused(
+    else:
+        problem = refused(
             "account",
             f"partition {partition.name!r} is closed to account {account!r}: the job would never start",
-            "another --account or --partition",
+            hint,
         )
+    yield problem if target.wish.account else unless_changed(problem, target.facts, "account")
+
+
+def _which_account(target: Target, rights: Rights | None, allowed: Sequence[str] | None) -> str:
+    """Say which accounts the partition lets in instead: the user's, where they are known."""
+    if rights is None or rights.accounting.associations is None:
+        return (
+            f"--account {_one_of(allowed)}, or another --partition"
+            if allowed
+            else "another --account or --partition"
+        )
+    names = dict.fromkeys(one.account for one in rights.accounting.associations)
+    mine = [name for name in names if takes(target.facts, target.partition, name)]
+    if not mine:
+        return "it lets in none of your accounts: another --partition"
+    return f"--account {_one_of(mine)}, or another --partition"
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -184,7 +205,7 @@ def _one_of(names: Sequence[str]) -> str:
 
 def qos_is_the_users(target: Target) -> Iterator[Problem]:
     """The QoS exists and goes with the account, and the partition lets it in."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or rights.accounting.qos is None:
         return
     partition, asked = target.partition, target.wish.qos
@@ -210,27 +231,29 @@ def qos_is_the_users(target: Target) -> Iterator[Problem]:
     if name is None:
         return
     if partition.allow_qos is not None and not any(_same(name, other) for other in partition.allow_qos):
-        yield refused(
+        problem = refused(
             "qos",
             f"partition {partition.name!r} is for the QoS {listed(partition.allow_qos)}, and the job's is "
             f"{name!r}: it would never start",
             f"--qos {_one_of(partition.allow_qos)}, or another --partition",
         )
+        yield problem if asked else unless_changed(problem, target.facts, "QoS")
     elif any(_same(name, other) for other in partition.deny_qos):
-        yield refused(
+        problem = refused(
             "qos",
             f"partition {partition.name!r} is closed to QoS {name!r}: the job would never start",
             "another --qos or --partition",
         )
+        yield problem if asked else unless_changed(problem, target.facts, "QoS")
 
 
 def limits_allow_it(target: Target) -> Iterator[Problem]:
     """No limit of QoS, account or association is smaller than this one job."""
-    rights = _rights(target)
+    rights = rights_of(target)
     if rights is None or not {"limits", "safe"} & rights.enforced:
         return
-    yield from _wall(rights)
-    yield from _amounts(rights)
+    for problem in (*_wall(rights), *_amounts(rights)):
+        yield problem if target.wish.qos else unless_changed(problem, target.facts, "QoS")
 
 
 def _wall(rights: Rights) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight import accounts, names, nodes, partitions
-from medarc_plugin.preflight.findings import memory_words, time_words
+from medarc_plugin.preflight.findings import counted, memory_words, time_words, unless_changed
 from medarc_plugin.preflight.target import Target, Wish, wish_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def _in_some_partition(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
 
 
 def _findings(target: Target) -> list[Problem]:
-    return [problem for check in PARTITION_CHECKS for problem in check(target)]
+    found = [problem for check in PARTITION_CHECKS for problem in check(target)]
+    if target.wish.partitions:
+        return found
+    return [unless_changed(problem, target.facts, "partition") for problem in found]
 
 
 def defaults_of(plan: JobPlan) -> Mapping[str, str]:
@@ -101,4 +104,9 @@ def unanswered(plan: JobPlan) -> str:
     for unknown in facts.unknown:
         if unknown.what != "reservations" or plan.options.reservation:
             by_reason.setdefault(unknown.why, []).append(TOLD_BY[unknown.what])
+    names = wish_of(plan).partitions or (None,)
+    for found in filter(None, map(facts.partition, names)):
+        if hidden := facts.hidden_of(found):
+            why = f"SLURM does not show {counted(hidden, 'node')} of partition {found.name!r} now"
+            by_reason.setdefault(why, []).append(TOLD_BY["nodes"])
     return "; ".join(f"{', '.join(whats)} ({why})" for why, whats in by_reason.items())

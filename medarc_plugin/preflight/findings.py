@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medarc_plugin.models import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from medarc_plugin.slurm.facts import ClusterFacts
 
 MOST_NAMED = 8
 """Names that a sentence lists."""
@@ -22,6 +25,21 @@ def refused(check: str, message: str, hint: str | None = None) -> Problem:
 def warned(check: str, message: str, hint: str | None = None) -> Problem:
     """A finding that refuses nothing."""
     return Problem(check, message, hint, fatal=False, submission=True)
+
+
+def unless_changed(problem: Problem, facts: ClusterFacts, what: str) -> Problem:
+    """Warn of what refuses a job only while the site's own plugin leaves it as it is.
+
+    Args:
+        problem: The finding.
+        facts: The cluster.
+        what: What the job does not name, and the plugin may set.
+    """
+    plugins = facts.settings.changed_by if facts.settings is not None else ()
+    if not plugins or not problem.fatal:
+        return problem
+    words = f"{problem.message}, unless the site's own plugin ({', '.join(plugins)}) gives it another {what}"
+    return replace(problem, fatal=False, message=words)
 
 
 def listed(names: Iterable[str], nothing: str = "none") -> str:

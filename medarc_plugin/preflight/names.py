@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight.findings import listed, nearest, refused, warned
+from medarc_plugin.slurm.access import family
 from medarc_plugin.slurm.hostlist import expand
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def features_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
     """Every feature of the constraint is one that some node has."""
-    if not wish.constraint or not facts.nodes:
+    if not wish.constraint or not facts.nodes or facts.hides_nodes:
         return
     known = sorted({feature for node in facts.nodes for feature in node.features})
     for name in dict.fromkeys(re.findall(r"[^&|\[\]()!,*\s]+(?!\*)", re.sub(r"\*\d+", "", wish.constraint))):
@@ -38,7 +39,7 @@ def named_nodes_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
     known = [node.name for node in facts.nodes]
     for option, text in (("--nodelist", wish.nodelist), ("--exclude", wish.exclude)):
         names = expand(text or "") or ()
-        strange = [name for name in names if name not in known]
+        strange = [name for name in names if name not in known and not facts.hides_nodes]
         if strange:
             yield refused(
                 "nodes",
@@ -83,23 +84,26 @@ def reservation_is_the_users(wish: Wish, facts: ClusterFacts) -> Iterator[Proble
 
 def _lets_in(reservation: Reservation, wish: Wish, facts: ClusterFacts) -> bool:
     """Whether a reservation is the user's, as far as it can be told; `-name` in a list keeps somebody out."""
-    accounting = facts.accounting
-    accounts = (
-        {wish.account}
-        if wish.account
-        else {one.account for one in (accounting and accounting.associations) or ()}
-    )
     lists = (
         (reservation.users, {facts.user}),
-        (reservation.accounts, accounts),
+        (tuple(name.lower() for name in reservation.accounts), _accounts(wish, facts)),
         (reservation.groups, facts.groups),
     )
-    if any(f"-{name}" in names for names, mine in lists for name in mine):
+    if any(f"-{name}" in names for names, mine in lists for name in mine or ()):
         return False
     named = [
         (names, mine) for names, mine in lists if names and not all(name.startswith("-") for name in names)
     ]
-    return not named or any(mine.intersection(names) for names, mine in named)
+    return not named or any(mine is None or mine.intersection(names) for names, mine in named)
+
+
+def _accounts(wish: Wish, facts: ClusterFacts) -> frozenset[str] | None:
+    """The job's account and those above it, which stand for it; `None` where they are not known."""
+    account = wish.account or (facts.accounting.default_account if facts.accounting else None)
+    if account is not None:
+        names = family(facts, account)
+        return None if names is None else frozenset(name.lower() for name in names)
+    return None if facts.settings is None or facts.settings.accounting else frozenset()
 
 
 def _whose(reservation: Reservation) -> str:

@@ -55,8 +55,9 @@ def needs_of(target: Target) -> list[Need]:
             _without_cpus,
         ),
     ]
-    if wish.memory is not None:
-        words = f"{memory_words(wish.memory)} of memory"
+    if wish.memory is not None or target.defaults.has_memory:
+        amount = f"{memory_words(wish.memory)} of memory" if wish.memory is not None else ""
+        words = amount or "the memory that the cluster gives by default"
         found.append(
             Need(lambda node: target.memory_on(node) <= target.most_memory(node), words, _without_memory)
         )
@@ -75,7 +76,7 @@ def needs_of(target: Target) -> list[Need]:
 
 def some_node_can_take_it(target: Target) -> Iterator[Problem]:
     """A node of the partition, whatever its state, has what the job asks for."""
-    if target.facts.nodes is None:
+    if target.facts.nodes is None or target.hidden:
         return
     if not target.nodes:
         message = f"partition {target.partition.name!r} has no nodes"
@@ -83,7 +84,11 @@ def some_node_can_take_it(target: Target) -> Iterator[Problem]:
         return
     needs = needs_of(target)
     missing = [need for need in needs if not any(need.met(node) for node in target.nodes)]
-    yield from (need.explain(target) for need in missing)
+    # Memory that nobody asked for comes with the CPUs or GPUs that are too many.
+    asked = [
+        need for need in missing if target.wish.memory is not None or need.explain is not _without_memory
+    ]
+    yield from (need.explain(target) for need in asked or missing)
     if not missing and not fitting(target):
         yield _not_together(target, needs)
 
@@ -189,9 +194,11 @@ def _without_memory(target: Target) -> Problem:
     node = max(target.nodes, key=target.most_memory)
     most = target.most_memory(node)
     limit = " (its MaxMemPerNode)" if most < node.memory else ""
+    asked = min(target.memory_on(one) for one in target.nodes)
+    whence = ", the default for such a job" if wish.memory is None else ""
     return refused(
         "memory",
-        f"no node of partition {partition.name!r} can give {memory_words(wish.memory or 0)}: "
+        f"no node of partition {partition.name!r} can give {memory_words(asked)}{whence}: "
         f"the most is {memory_words(most)}{limit}",
         f"--mem-per-gpu {memory_option(most / max(1, wish.gpus))} or less",
     )
@@ -257,7 +264,7 @@ def _is_usable(target: Target, node: Node) -> bool:
 def nodes_are_in_service(target: Target) -> Iterator[Problem]:
     """Not all nodes that could take the job are drained or down now."""
     fit = fitting(target)
-    if not fit or any(_is_usable(target, node) for node in fit):
+    if not fit or target.hidden or any(_is_usable(target, node) for node in fit):
         return
     what = (
         f"the one node that can take it is {fit[0].trouble}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medarc_plugin.preflight.accounts import rights_of
 from medarc_plugin.preflight.findings import listed, nearest, refused, time_words
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def partitions_are_there(wish: Wish, facts: ClusterFacts) -> Iterator[Problem]:
         return
     known = [partition.name for partition in facts.partitions]
     listing = f"the partitions here are: {listed(open_ones(facts))}; name one with --partition"
-    if not wish.partitions and facts.partition(None) is None:
+    may_get_one = facts.settings is not None and bool(facts.settings.changed_by)
+    if not wish.partitions and facts.partition(None) is None and not may_get_one:
         yield refused("partition", "no partition is named, and the cluster has no default one", listing)
     for name in wish.partitions:
         if name not in known:
@@ -51,7 +53,7 @@ def _is_the_users(partition: Partition, facts: ClusterFacts) -> bool:
 
 
 def partition_takes_jobs(target: Target) -> Iterator[Problem]:
-    """It is up. One that is down takes jobs and starts none."""
+    """It is up, and takes jobs of one node. One that is down takes jobs and starts none."""
     partition = target.partition
     others = [name for name in open_ones(target.facts) if name != partition.name]
     hint = f"those that are up: {listed(others)}"
@@ -63,6 +65,14 @@ def partition_takes_jobs(target: Target) -> Iterator[Problem]:
     elif partition.state != "UP":
         message = f"partition {partition.name!r} takes no jobs now: its state is {partition.state}"
         yield refused("partition", message, hint)
+    if partition.takes_no_single_node and not _overruled(target, "PartitionMinNodes", "PartitionMaxNodes"):
+        message = (
+            f"partition {partition.name!r} {partition.takes_no_single_node}, and a run lives on one: "
+            "it would never start"
+        )
+        yield refused(
+            "partition", message, "another --partition; `scontrol show partition` shows their limits"
+        )
 
 
 def partition_is_the_users(target: Target) -> Iterator[Problem]:
@@ -87,7 +97,7 @@ def partition_is_the_users(target: Target) -> Iterator[Problem]:
 def time_is_within(target: Target) -> Iterator[Problem]:
     """The time limit is not longer than the partition's: SLURM would let the job wait for ever."""
     asked, most = target.wish.time, target.partition.max_time
-    if asked is None or most is None or asked <= most or _overruled(target):
+    if asked is None or most is None or asked <= most or _overruled(target, "PartitionTimeLimit"):
         return
     candidates = [target.facts.partition(name) for name in open_ones(target.facts)]
     longer = [one.name for one in candidates if one and (one.max_time is None or one.max_time >= asked)]
@@ -100,11 +110,11 @@ def time_is_within(target: Target) -> Iterator[Problem]:
     )
 
 
-def _overruled(target: Target) -> bool:
-    """Whether the QoS sets time limits instead of the partition (https://slurm.schedmd.com/qos.html)."""
-    accounting = target.facts.accounting
-    known = (accounting.qos or ()) if accounting else ()
-    return any(one.name == target.wish.qos and "PartitionTimeLimit" in one.flags for one in known)
+def _overruled(target: Target, *flags: str) -> bool:
+    """Whether the QoS sets a limit instead of the partition (https://slurm.schedmd.com/qos.html)."""
+    rights = rights_of(target)
+    qos = rights.qos(rights.qos_name) if rights else None
+    return qos is not None and not qos.flags.isdisjoint(flags)
 
 
 CHECKS: tuple[Callable[[Target], Iterator[Problem]], ...] = (

@@ -132,8 +132,14 @@ def _nodes_are_here(plan: JobPlan) -> bool:
     if facts is None or not facts.nodes:
         return True
     wish = wish_of(plan)
-    found = [facts.partition(name) for name in wish.partitions or (None,)]
-    nodes = [node for one in found if one is not None for node in Target(wish, one, facts).nodes]
+    targets = [
+        Target(wish, one, facts)
+        for one in map(facts.partition, wish.partitions or (None,))
+        if one is not None
+    ]
+    if any(target.hidden for target in targets):
+        return False
+    nodes = [node for target in targets for node in target.nodes]
     name = socket.gethostname()
     here = {"localhost", name, name.partition(".")[0]}
     return all(node.host in here for node in nodes or facts.nodes)

@@ -99,6 +99,11 @@ class Target:
         """The partition's nodes, whatever their state; none where nodes are not known."""
         return tuple(node for node in self.facts.nodes_of(self.partition) if node.state != "FUTURE")
 
+    @property
+    def hidden(self) -> int:
+        """How many of its nodes SLURM does not show."""
+        return self.facts.hidden_of(self.partition)
+
     @cached_property
     def defaults(self) -> Defaults:
         """The partition's defaults and limits."""

@@ -50,7 +50,8 @@ def why_not(facts: ClusterFacts, partition: Partition) -> str | None:
 
     Whether its nodes start jobs right now is not looked at.
     """
-    if facts.nodes is not None and not any(node.gpu_count for node in facts.nodes_of(partition)):
+    known = facts.nodes is not None and not facts.hidden_of(partition)
+    if known and not any(node.gpu_count for node in facts.nodes_of(partition)):
         return "has no GPUs"
     if partition.state != "UP":
         return STATES.get(partition.state, f"is {partition.state}")
@@ -63,7 +64,7 @@ def why_not(facts: ClusterFacts, partition: Partition) -> str | None:
         return f"is for members of {listed(groups, 'or')}"
     if partition.needs_reservation:
         return "takes jobs of a reservation alone"
-    return _why_not_charged(facts, partition)
+    return partition.takes_no_single_node or _why_not_charged(facts, partition)
 
 
 def _why_not_charged(facts: ClusterFacts, partition: Partition) -> str | None:
@@ -129,24 +130,34 @@ def _usable(facts: ClusterFacts, partition: Partition) -> list[Association]:
     found = [
         one
         for one in _associations(facts) or ()
-        if one.partition in (None, partition.name) and _takes(facts, partition, one.account)
+        if one.partition in (None, partition.name) and takes(facts, partition, one.account)
     ]
     return sorted(found, key=lambda one: (one.account, one.partition is None))
 
 
-def _takes(facts: ClusterFacts, partition: Partition, account: str) -> bool:
+def takes(facts: ClusterFacts, partition: Partition, account: str | None) -> bool:
+    """Whether a partition takes jobs of an account, as far as it can be told.
+
+    Args:
+        facts: What is known of the cluster.
+        partition: The partition.
+        account: The account; `None` for a job that is charged to none.
+    """
     allowed = partition.allow_accounts
     # Where some are allowed, the denied ones count no more (slurm.conf(5), AllowAccounts).
     if allowed is None:
-        return not _share(partition.deny_accounts, [account])
-    return _share(allowed, _family(facts, account) if inherits(facts) else [account])
+        return account is None or not _share(partition.deny_accounts, [account])
+    if account is None:
+        return False
+    names = family(facts, account) if _inherits(facts) else [account]
+    return names is None or _share(allowed, names)
 
 
 def _share(names: Iterable[str], others: Iterable[str]) -> bool:
     return not {name.lower() for name in names}.isdisjoint(other.lower() for other in others)
 
 
-def inherits(facts: ClusterFacts) -> bool:
+def _inherits(facts: ClusterFacts) -> bool:
     """Whether a partition that takes an account takes those below it; so where the version is not known."""
     version = facts.settings.version if facts.settings else None
     if version is None:
@@ -154,15 +165,17 @@ def inherits(facts: ClusterFacts) -> bool:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) >= INHERITED_SINCE
 
 
-def _family(facts: ClusterFacts, account: str) -> list[str]:
-    """An account and those above it."""
+def family(facts: ClusterFacts, account: str) -> list[str] | None:
+    """An account and those above it; `None` where accounting runs and does not tell."""
     known = (facts.accounting.accounts if facts.accounting else None) or ()
-    parents = {one.account: one.parent for one in known}
+    parents = {one.account.lower(): (one.parent or "").lower() for one in known}
+    if account.lower() not in parents and (facts.settings is None or facts.settings.accounting):
+        return None
     found: list[str] = []
-    name: str | None = account
-    while name is not None and name not in found:
+    name = account.lower()
+    while name and name not in found:
         found.append(name)
-        name = parents.get(name)
+        name = parents.get(name, "")
     return found
 
 

@@ -60,6 +60,9 @@ read."""
 MOST_SHOWN = 200
 """Characters of an answer that a message shows."""
 
+_ID = re.compile(r"([1-9]\d{0,9})(?:;(\S+))?", re.ASCII)
+"""SLURM's ids have 32 bits and begin with 1: a 0 may be the exit code that a wrapper prints last."""
+
 NOT_HERE = "was not found on this machine"
 
 _FAILED = "submission failed:"
@@ -94,9 +97,10 @@ def read(done: Completed) -> Answer:
 def _read_id(output: str) -> Answer:
     # Site plugins may print lines of their own before it. Without its line's end an id may be cut short.
     last = output.rstrip("\n").rpartition("\n")[2] if output.endswith("\n") else ""
-    match = re.fullmatch(r"(\d+)(?:;(\S+))?", last.strip(), re.ASCII)
+    match = _ID.fullmatch(last.strip())
     if match is None:
         shown = " ".join(output.split())[:MOST_SHOWN] or "(nothing)"
+        shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
         return Answer(Outcome.CUT_OFF, f"answered something that is not a job id: {shown}")
     return Answer(Outcome.ACCEPTED, job_id=match[1], cluster=match[2])
 

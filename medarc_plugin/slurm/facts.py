@@ -56,6 +56,7 @@ class Settings:
         private: What users may not see of each other: `jobs`, `nodes`, `accounts` and so on.
         memory_counts: Whether memory is given out like CPUs. Where it is not, jobs share it by good manners.
         slurm_user: The user of SLURM's own daemons, who may use every partition, like root.
+        changed_by: Plugins of the site that may give a job what it does not name: partition, account, QoS.
         defaults: Defaults and limits where a partition has none.
     """
 
@@ -67,6 +68,7 @@ class Settings:
     private: frozenset[str] = frozenset()
     memory_counts: bool = True
     slurm_user: str | None = None
+    changed_by: tuple[str, ...] = ()
     defaults: Defaults = Defaults()
 
 
@@ -80,7 +82,9 @@ class Partition:
         state: `UP`; `DOWN` takes jobs and starts none, `DRAIN` takes none, `INACTIVE` neither.
         max_time: The longest time limit.
         default_time: Time limit of a job that sets none; `None`: the longest.
+        min_nodes: The least nodes of a job; 0 and 1 are the same.
         max_nodes: The most nodes of a job.
+        total_nodes: How many nodes it has, those that SLURM does not show among them.
         max_cpus_per_node: The most CPUs of one node that its jobs may use together.
         allow_groups: Groups whose members may use it; `None`: everybody.
         allow_accounts: Accounts that may use it; `None`: all.
@@ -100,7 +104,9 @@ class Partition:
     state: str = "UP"
     max_time: int | None = None
     default_time: int | None = None
+    min_nodes: int = 0
     max_nodes: int | None = None
+    total_nodes: int | None = None
     max_cpus_per_node: int | None = None
     allow_groups: tuple[str, ...] | None = None
     allow_accounts: tuple[str, ...] | None = None
@@ -113,6 +119,13 @@ class Partition:
     needs_reservation: bool = False
     hidden: bool = False
     defaults: Defaults = Defaults()
+
+    @property
+    def takes_no_single_node(self) -> str | None:
+        """Why it takes no job of one node, as in `is for jobs of 2 nodes at least`; `None` when it does."""
+        if self.max_nodes == 0:
+            return "gives a job no node (MaxNodes=0)"
+        return f"is for jobs of {self.min_nodes} nodes at least" if self.min_nodes > 1 else None
 
 
 @dataclass(frozen=True)
@@ -350,6 +363,17 @@ class ClusterFacts:
     def nodes_of(self, partition: Partition) -> tuple[Node, ...]:
         """The nodes of a partition."""
         return tuple(node for node in self.nodes or () if partition.name in node.partitions)
+
+    def hidden_of(self, partition: Partition) -> int:
+        """How many nodes of a partition SLURM does not show: those of a cloud that are powered down."""
+        if self.nodes is None or partition.total_nodes is None:
+            return 0
+        return max(0, partition.total_nodes - len(self.nodes_of(partition)))
+
+    @property
+    def hides_nodes(self) -> bool:
+        """Whether there are nodes that SLURM does not show."""
+        return any(self.hidden_of(partition) for partition in self.partitions or ())
 
     def defaults_of(self, partition: Partition) -> Defaults:
         """A partition's defaults and limits, with the cluster's where it has none of its own."""

@@ -71,8 +71,18 @@ def parse_settings(text: str) -> Settings:
         # What schedules no memory: CR_Core, CR_CPU, CR_Socket, and whole nodes.
         memory_counts="MEMORY" in values.get("SelectTypeParameters", "CR_CORE_MEMORY").upper(),
         slurm_user=_word(values.get("SlurmUser", "").partition("(")[0]),
+        changed_by=tuple(
+            name
+            for kind in ("JobSubmitPlugins", "CliFilterPlugins")
+            for name in _list(values.get(kind, ""))
+            if name.rpartition("/")[2] not in CHANGES_NOTHING
+        ),
         defaults=_defaults(values),
     )
+
+
+CHANGES_NOTHING = frozenset({"none", "logging", "require_timelimit", "throttle", "cray_aries", "syslog"})
+"""SLURM's own plugins for submissions that leave partition, account and QoS alone."""
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
@@ -89,7 +99,9 @@ def _partition(values: Mapping[str, str]) -> Partition:
         state=values.get("State", "UP"),
         max_time=parse_time(values.get("MaxTime", "")),
         default_time=parse_time(values.get("DefaultTime", "")),
+        min_nodes=_number(values.get("MinNodes", "")) or 0,
         max_nodes=_number(values.get("MaxNodes", "")),
+        total_nodes=_number(values.get("TotalNodes", "")),
         max_cpus_per_node=_number(values.get("MaxCPUsPerNode", "")),
         allow_groups=_allowed(values.get("AllowGroups", "ALL")),
         allow_accounts=_allowed(values.get("AllowAccounts", "ALL")),
@@ -110,12 +122,13 @@ def _defaults(values: Mapping[str, str]) -> Defaults:
     """Read defaults and limits, which partitions and the cluster name alike."""
     per_gpu = dict(part.partition("=")[::2] for part in _list(values.get("JobDefaults", "")))
     return Defaults(
-        memory_per_cpu=_number(values.get("DefMemPerCPU", "")),
-        memory_per_node=_number(values.get("DefMemPerNode", "")),
-        memory_per_gpu=_number(per_gpu.get("DefMemPerGPU", "")),
+        # A default or limit of 0 is none.
+        memory_per_cpu=_number(values.get("DefMemPerCPU", "")) or None,
+        memory_per_node=_number(values.get("DefMemPerNode", "")) or None,
+        memory_per_gpu=_number(per_gpu.get("DefMemPerGPU", "")) or None,
         cpus_per_gpu=_number(per_gpu.get("DefCpuPerGPU", "")),
-        max_memory_per_cpu=_number(values.get("MaxMemPerCPU", "")),
-        max_memory_per_node=_number(values.get("MaxMemPerNode", "")),
+        max_memory_per_cpu=_number(values.get("MaxMemPerCPU", "")) or None,
+        max_memory_per_node=_number(values.get("MaxMemPerNode", "")) or None,
     )
 
 
@@ -299,8 +312,9 @@ def parse_user(text: str, user: str, cluster: str | None) -> tuple[str | None, t
     Returns:
         The default account, and the user's associations.
     """
-    rows = list(_rows(text, USER_FIELDS))
-    mine = [row for row in rows if _is_of(row, cluster) and row["Account"]]
+    # Each cluster of a database has a default of its own. Whom no account knows has a row without a cluster.
+    rows = [row for row in _rows(text, USER_FIELDS) if _is_of(row, cluster) or not row["Cluster"]]
+    mine = [row for row in rows if row["Account"]]
     default = next((row["DefaultAccount"] for row in rows if row["DefaultAccount"]), None)
     return default, tuple(_association(row, user) for row in mine)
 

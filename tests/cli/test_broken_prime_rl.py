@@ -133,12 +133,24 @@ def test_a_machine_without_room_for_the_question(
     def refuse(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/scratch/medarc-1")
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
 
     said = refused()
 
     assert "prime-rl cannot be asked: /scratch/medarc-1: No space left on device" in said
     assert "TMPDIR names another folder" in said
+
+
+def test_a_launch_that_is_killed_meanwhile_would_leave_no_file(
+    refused: Callable[..., str], prime_rl: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    be_python(prime_rl, f"echo {scratch}/* >>{tmp_path}/seen; exit 1")
+
+    refused()
+
+    assert set((tmp_path / "seen").read_text().split()) == {f"{scratch}/*"}
 
 
 def test_one_that_does_nothing_is_no_prime_rl(refused: Callable[..., str], prime_rl: Path) -> None:

@@ -341,3 +341,30 @@ def test_a_plugin_that_exits_does_not_end_a_launch_as_if_all_were_well(
     assert "plugin 'preflight'" in result.err
     assert not (work / "runs").exists()
     assert slurm.calls("sbatch") == []
+
+
+EARLY = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "{imported}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+import {module}
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("medarc_plugin.cli.entrypoints", "pydantic"),
+        ("medarc_plugin.cli.medarc_slurm", "medarc_plugin.models"),
+    ],
+)
+def test_ctrl_c_while_modules_are_still_imported_shows_no_traceback(module: str, imported: str) -> None:
+    program = EARLY.format(module=module, imported=imported)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -93,7 +93,17 @@ def test_force_replaces_it_and_follows_a_link(cli, site, work):
 def test_force_replaces_no_folder(cli, site, work):
     (work / "medarc.toml").mkdir()
 
-    assert cli("medarc_slurm", "init", "--yes", "--force").code == 2
+    done = cli("medarc_slurm", "init", "--yes", "--force")
+
+    assert done.code == 2
+    assert f"{work / 'medarc.toml'} is not a regular file" in done.err
+    assert "--force" not in done.err
+
+
+def test_a_name_that_ends_like_a_folder_is_one(cli, site, work):
+    assert cli("medarc_slurm", "init", "--yes", "-o", "new/place/").code == 0
+
+    assert (work / "new" / "place" / "medarc.toml").is_file()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -1,5 +1,6 @@
 """Requests that can never be met are refused before the queue; plain sbatch takes some of them."""
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -90,6 +91,17 @@ def test_what_can_be_had_one_day_is_queued_with_a_warning(shell):
     assert result.code == 0, result.err
     assert "the one node that can take it is not answering now, so the job will wait: old1" in result.err
     assert "starts " not in result.err
+
+
+def test_a_job_waits_for_a_reservation_that_begins_later(shell):
+    later = ("ReservationName=later", "StartTime=now+1hour", "Duration=60", "Nodes=node1")
+    shell.run("scontrol", "create", "reservation", *later, f"Users={getpass.getuser()}")
+    result = shell.here("sft", *SFT, "--gpus", "1", "--reservation", "later", "--time", "10")
+    shell.run("scancel", *queue(shell))
+    shell.run("scontrol", "delete", "reservation", "later")
+
+    assert result.code == 0, result.err
+    assert "warning: reservation: reservation 'later' begins at " in result.err
 
 
 def test_without_preflight_it_is_left_to_slurm(shell):

@@ -8,6 +8,7 @@ Run as a file, this is the server (`warm.py serve ADDRESS MODULE...`) and the pr
 (`warm.py ask ADDRESS ARGUMENTS...`); standard library only.
 """
 
+import fcntl
 import importlib
 import json
 import os
@@ -26,6 +27,12 @@ from typing import Self
 
 LONGEST = 1 << 20
 """Bytes of a question: arguments and variables."""
+
+MOST_STREAMS = 32
+"""Open files that come with a question."""
+
+ABOVE = 500
+"""Where no open file has its number."""
 
 
 class Warm:
@@ -85,7 +92,7 @@ def serve(address: str, modules: Sequence[str]) -> None:
     while True:
         connection, _ = server.accept()
         with connection:
-            data, streams, _, _ = socket.recv_fds(connection, LONGEST, 3)
+            data, streams, _, _ = socket.recv_fds(connection, LONGEST, MOST_STREAMS)
             if data and os.fork() == 0:
                 server.close()
                 answer(connection, json.loads(data), streams)
@@ -96,7 +103,10 @@ def serve(address: str, modules: Sequence[str]) -> None:
 def answer(connection: socket.socket, question: dict, streams: Sequence[int]) -> None:
     """Become the process that was asked for, and end as it does."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number, stream in enumerate(streams):
+    # Out of the way of the numbers that are wanted.
+    connection = socket.socket(fileno=fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD, ABOVE))
+    moved = [fcntl.fcntl(stream, fcntl.F_DUPFD, ABOVE) for stream in streams]
+    for number, stream in zip(question["streams"], moved, strict=True):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
@@ -138,13 +148,28 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def is_open(number: int) -> bool:
+    """Whether a file is open: the folder that told its number is not any more."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def ask(address: str, arguments: Sequence[str]) -> int:
-    """Hand a command line and this process's streams to the server; return how it ended."""
-    question = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
+    """Hand a command line and this process's open files to the server; return how it ended."""
+    streams = [number for number in map(int, os.listdir("/proc/self/fd")) if is_open(number)]  # noqa: PTH208 - names alone
+    question = {
+        "arguments": arguments,
+        "environment": dict(os.environ),
+        "folder": str(Path.cwd()),
+        "streams": streams,
+    }
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(address)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST)
-        socket.send_fds(connection, [json.dumps(question).encode()], [0, 1, 2])
+        socket.send_fds(connection, [json.dumps(question).encode()], streams)
         code = connection.recv(16)
     return int(code or 70)
 

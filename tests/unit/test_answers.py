@@ -38,10 +38,18 @@ def test_a_sites_own_words_before_the_id_do_no_harm():
         "seventeen\n",
         "17\nbye\n",
         "1\u0667\n",
+        "17\n0\n",
+        "017\n",
+        "99999999999\n",
+        pytest.param("9" * 5000 + "\n", id="endless"),
     ],
 )
 def test_an_answer_that_is_cut_or_something_else_is_no_id(answer):
     assert read(answer).outcome is Outcome.CUT_OFF
+
+
+def test_what_a_terminal_would_obey_is_not_shown():
+    assert read("\x1b[2Jbye\n").words == "answered something that is not a job id: ?[2Jbye"
 
 
 @pytest.mark.parametrize("code", [-9, -15, 137, 143, 124])

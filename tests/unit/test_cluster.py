@@ -46,20 +46,22 @@ def test_everything_is_known(facts, version):
 
 def test_partitions(facts):
     assert facts.partitions == (
-        Partition("debug", default=True, max_time=86400, default_time=600),
+        Partition("debug", default=True, max_time=86400, default_time=600, total_nodes=7),
         Partition(
             "short",
             max_time=3600,
             default_time=600,
             max_nodes=1,
+            total_nodes=2,
             max_cpus_per_node=32,
             allow_accounts=("lab", "guest"),
             defaults=Defaults(max_memory_per_node=200_000),
         ),
-        Partition("closed", state="DOWN", allow_qos=("high",)),
+        Partition("closed", state="DOWN", total_nodes=1, allow_qos=("high",)),
         Partition(
             "whole",
             state="DRAIN",
+            total_nodes=3,
             allow_groups=("wheel", "staff"),
             deny_accounts=("guest",),
             whole_nodes=True,
@@ -68,6 +70,7 @@ def test_partitions(facts):
         ),
         Partition(
             "mig",
+            total_nodes=2,
             qos="partq",
             defaults=Defaults(memory_per_gpu=30_000, cpus_per_gpu=4, max_memory_per_cpu=8000),
         ),
@@ -342,3 +345,23 @@ def test_asking_without_slurm_knows_nothing_and_does_not_fail(clean_environment)
 
     assert {one.what for one in facts.unknown} == set(QUERIES)
     assert (facts.settings, facts.partitions, facts.nodes, facts.accounting) == (None, None, None, None)
+
+
+def test_a_default_and_a_limit_of_no_memory_are_none():
+    (partition,) = parsing.parse_partitions("PartitionName=p DefMemPerCPU=0 MaxMemPerNode=0\n")
+
+    assert partition.defaults == Defaults()
+
+
+def test_plugins_that_may_change_a_job_are_told_from_others():
+    said = "JobSubmitPlugins = lua,logging,job_submit/all_partitions\nCliFilterPlugins = (null)\n"
+
+    assert parsing.parse_settings(said).changed_by == ("lua", "job_submit/all_partitions")
+
+
+def test_each_cluster_has_a_default_account_of_its_own():
+    said = "lab|one|lab||normal||||||\nteam|two|team||normal||||||\n"
+
+    default, (association,) = parsing.parse_user(said, "me", "two")
+
+    assert (default, association.account) == ("team", "team")

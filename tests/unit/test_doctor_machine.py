@@ -115,3 +115,12 @@ def test_disk(monkeypatch, free, status):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
 
     assert set(statuses(machine.disk)) == {status}
+
+
+def test_a_home_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+
+    first, *others = found(machine.disk)
+
+    assert first == ("warning", f"the home folder {tmp_path / 'gone'} is not there")
+    assert others

@@ -104,6 +104,15 @@ def test_a_config_that_prime_rl_refuses(prime, work):
     assert statuses(prime_rl.environments, Subject(config=config)) == ["failed"]
 
 
+def test_a_config_with_a_bad_value_is_not_told_what_another_command_lacks(prime, work):
+    config = work / "own.toml"
+    config.write_text('max_steps = "x"\n')
+
+    ((_, words),) = found(prime_rl.environments, Subject(config=config))
+
+    assert "Extra inputs are not permitted" not in words
+
+
 def test_an_interpreter_that_fails(tmp_path):
     checkout = make_checkout(tmp_path / "prime-rl")
     python = checkout / ".venv" / "bin" / "python"

@@ -7,6 +7,7 @@ from standins.findings import found, program, statuses
 from standins.sites import install_site
 
 from medarc_plugin.doctor import Subject, slurm
+from medarc_plugin.slurm.facts import ClusterFacts, Node, Partition
 
 
 @pytest.fixture
@@ -36,6 +37,19 @@ def test_shared_nodes(site):
         ("ok", "lab and root (default lab); QoS with lab: normal"),
     ]
     assert statuses(slurm.questions, subject) == ["ok"]
+
+
+def test_nodes_that_slurm_does_not_show(monkeypatch):
+    nodes = (Node("up1", ("mixed",), gpus={"h100": 8}),)
+    partitions = (Partition("cloud", total_nodes=2), Partition("mixed", total_nodes=2))
+    facts = ClusterFacts("me", partitions=partitions, nodes=nodes)
+    subject = Subject()
+    monkeypatch.setattr(subject, "facts", lambda: facts)
+
+    assert found(slurm.partitions, subject) == [
+        ("ok", "cloud: 2 nodes that SLURM does not show now"),
+        ("ok", "mixed: 8x h100 on 1 node; 8 free now, and 1 node that SLURM does not show now"),
+    ]
 
 
 def test_a_controller_that_does_not_answer(site):

@@ -1,5 +1,6 @@
 """One launch at a time in a run directory."""
 
+import errno
 import fcntl
 import json
 import os
@@ -207,6 +208,18 @@ def test_a_torn_name_is_no_reason_to_go_on(folder, text):
         take(folder)
 
     assert f"delete {folder / 'lock.owner'}" in caught.value.hint
+
+
+def test_on_a_full_disk_nobody_is_sent_elsewhere(folder, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "_sign", refuse)
+
+    with pytest.raises(RunDirectoryError, match="cannot be written: No space left on device") as caught:
+        take(folder)
+
+    assert caught.value.hint == "free some space, then run the same command again"
 
 
 def test_a_place_that_cannot_be_written_is_an_error(folder):

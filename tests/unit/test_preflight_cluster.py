@@ -107,6 +107,12 @@ def test_every_finding_is_of_the_submission_and_has_a_hint(work: Path) -> None:
             {"needs_reservation": True},
             "partition: partition 'gpu' takes jobs with a reservation alone",
         ),
+        (
+            "gpu",
+            {"min_nodes": 2},
+            "partition: partition 'gpu' is for jobs of 2 nodes at least, and a run lives on one",
+        ),
+        ("gpu", {"max_nodes": 0}, "partition: partition 'gpu' gives a job no node (MaxNodes=0)"),
         ("gpu", {"deny_accounts": ("lab",)}, "account: partition 'gpu' is closed to account 'lab'"),
         (
             "gpu",
@@ -125,6 +131,37 @@ def test_a_partition_that_does_not_take_the_job(
     assert said in found[0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gpu_type": "b200"},
+        {"cpus_per_gpu": 400},
+        {"constraint": "mig=on"},
+        {"nodelist": "cloud-1"},
+        {"exclude": "cloud-1,big[1-2]"},
+    ],
+)
+def test_what_nodes_have_that_slurm_does_not_show_is_left_to_slurm(
+    work: Path, options: dict[str, Any]
+) -> None:
+    facts = with_partition("gpu", total_nodes=3)
+    plan = replace(make_plan(work / "run"), cluster=facts)
+
+    assert [one for one in problems(work, options, facts=facts) if one.fatal] == []
+    assert [one.fatal for one in problems(work, options, facts=with_partition("gpu", total_nodes=2))] == [
+        True
+    ]
+    assert cluster.unanswered(plan) == (
+        "GPUs, CPUs, memory and features (SLURM does not show 1 node of partition 'gpu' now)"
+    )
+
+
+def test_nodes_that_are_down_are_not_all_where_slurm_does_not_show_some(work: Path) -> None:
+    facts = replace(with_nodes(state="DOWN"), partitions=with_partition("gpu", total_nodes=9).partitions)
+
+    assert problems(work, facts=facts) == []
+
+
 @pytest.mark.parametrize("who", ["root", "slurm"])
 def test_root_and_slurms_own_user_may_use_every_partition(work: Path, who: str) -> None:
     facts = replace(with_partition("gpu", only_root=True, allow_groups=("staff",)), user=who)
@@ -140,6 +177,33 @@ def test_a_cluster_without_a_default_partition_wants_a_name(work: Path) -> None:
     assert found.message == "no partition is named, and the cluster has no default one"
     assert found.hint == "the partitions here are: gpu, old, bare, cpu, whole; name one with --partition"
     assert problems(work, {"partition": "gpu"}, facts=facts) == []
+
+
+def routed(facts: ClusterFacts) -> ClusterFacts:
+    """The same cluster, with a plugin that may give a job what it does not name."""
+    return replace(facts, settings=replace(facts.settings or Settings(), changed_by=("lua",)))
+
+
+def test_a_cluster_that_chooses_partitions_itself_is_not_told_that_there_is_no_default(work: Path) -> None:
+    assert problems(work, facts=routed(with_partition("gpu", default=False))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "named"),
+    [
+        (FACTS, {"gpu_type": "a100"}, {"partition": "gpu"}),
+        (FACTS, {"time": "9-00:00:00"}, {"partition": "gpu"}),
+    ],
+)
+def test_what_the_default_partition_lacks_refuses_nobody_whom_a_plugin_may_send_elsewhere(
+    work: Path, facts: ClusterFacts, options: dict[str, Any], named: dict[str, Any]
+) -> None:
+    (found,) = problems(work, options, facts=routed(facts))
+    (sure,) = problems(work, {**options, **named}, facts=routed(facts))
+
+    assert not found.fatal
+    assert found.message == (f"{sure.message}, unless the site's own plugin (lua) gives it another partition")
+    assert sure.fatal
 
 
 def test_a_misspelt_partition_is_guessed(work: Path) -> None:
@@ -165,6 +229,35 @@ def test_a_qos_may_overrule_the_partitions_time_limit(work: Path) -> None:
 
     assert (
         problems(work, {"time": "3-00:00:00", "qos": "long"}, facts=replace(FACTS, accounting=accounting))
+        == []
+    )
+
+
+def test_the_qos_that_a_job_gets_by_itself_may_overrule_it_too(work: Path) -> None:
+    flags = frozenset({"PartitionTimeLimit", "PartitionMinNodes"})
+    facts = accounted(
+        replace(LAB, default_qos="Long"), qos=(Qos("long", flags=flags),), max_time=3600, min_nodes=2
+    )
+
+    assert problems(work, {"time": "3-00:00:00"}, facts=facts) == []
+
+
+def test_memory_that_a_job_gets_by_default_is_looked_at(work: Path) -> None:
+    limits = Defaults(memory_per_cpu=8000, max_memory_per_node=40_000)
+    (found,) = problems(work, facts=with_partition("gpu", defaults=limits))
+
+    assert found.message == (
+        "no node of partition 'gpu' can give 62.5 GiB, the default for such a job: the most is 39.1 GiB "
+        "(its MaxMemPerNode)"
+    )
+    assert found.hint == "--mem-per-gpu 39G or less"
+    # Without a default SLURM gives what there is.
+    assert (
+        problems(
+            work,
+            {"exclusive": True},
+            facts=with_partition("gpu", defaults=replace(limits, memory_per_cpu=None)),
+        )
         == []
     )
 
@@ -398,6 +491,35 @@ def accounted(
 
 
 @pytest.mark.parametrize(
+    ("accounts", "options", "lets_in"),
+    [
+        (("lab",), {}, True),
+        (("Lab",), {"account": "team"}, True),
+        (("team",), {}, True),
+        (("lab",), {"account": "guest"}, False),
+        (("-guest",), {}, True),
+        (("-guest",), {"account": "guest"}, False),
+        (("-lab",), {}, False),
+    ],
+)
+def test_a_reservation_of_an_account_is_for_those_below_it(
+    work: Path, accounts: tuple[str, ...], options: dict[str, Any], lets_in: bool
+) -> None:
+    mine = Association("team", "me", qos=("normal",)), Association("guest", "me", qos=("normal",))
+    tree = (*TREE, Association("team", parent="lab"))
+    facts = accounted(*mine, default="team", tree=tree)
+    facts = replace(facts, reservations=(Reservation("r", accounts=accounts),))
+
+    assert (problems(work, {"reservation": "r", **options}, facts=facts) == []) is lets_in
+
+
+def test_a_reservation_is_not_refused_where_the_users_accounts_are_not_known(work: Path) -> None:
+    facts = replace(accounted(), accounting=None, reservations=(Reservation("r", accounts=("lab",)),))
+
+    assert problems(work, {"reservation": "r"}, facts=facts) == []
+
+
+@pytest.mark.parametrize(
     ("facts", "options", "said"),
     [
         (accounted(), {}, None),
@@ -428,6 +550,26 @@ def test_accounts_and_qos(work: Path, facts: ClusterFacts, options: dict[str, An
     assert said is None or said in found[0]
 
 
+@pytest.mark.parametrize(
+    ("facts", "options", "named"),
+    [
+        (accounted(default=None), {}, "account"),
+        (accounted(allow_accounts=("guest",)), {}, "account"),
+        (accounted(deny_accounts=("lab",)), {}, "account"),
+        (accounted(allow_qos=("high",)), {}, "QoS"),
+        (accounted(deny_qos=("normal",)), {}, "QoS"),
+        (accounted(qos=(Qos("normal", max_wall=3600),)), {"time": "2:00:00"}, "QoS"),
+    ],
+)
+def test_an_account_or_a_qos_that_a_plugin_may_change_refuses_nobody(
+    work: Path, facts: ClusterFacts, options: dict[str, Any], named: str
+) -> None:
+    (found,) = problems(work, {"partition": "gpu", **options}, facts=routed(facts))
+
+    assert not found.fatal
+    assert found.message.endswith(f", unless the site's own plugin (lua) gives it another {named}")
+
+
 def test_whom_accounting_does_not_know_gets_nothing(work: Path) -> None:
     facts = accounted()
     accounting = replace(facts.accounting or Accounting(), associations=())
@@ -451,6 +593,39 @@ def test_a_partition_lets_accounts_below_in_since_23_11(
     facts = replace(facts, settings=replace(facts.settings or Settings(), version=version))
 
     assert (problems(work, facts=facts) == []) is lets_in
+
+
+@pytest.mark.parametrize(
+    ("allowed", "hint"),
+    [
+        (("guest",), "it lets in none of your accounts: another --partition"),
+        (("guest", "team"), "--account team, or another --partition"),
+    ],
+)
+def test_the_way_out_is_an_account_of_the_users(work: Path, allowed: tuple[str, ...], hint: str) -> None:
+    facts = accounted(LAB, replace(LAB, account="team"), allow_accounts=allowed)
+
+    (found,) = problems(work, facts=facts)
+
+    assert found.hint == hint
+
+
+def test_where_accounts_are_allowed_those_that_are_denied_count_no_more(work: Path) -> None:
+    assert problems(work, facts=accounted(allow_accounts=("lab",), deny_accounts=("lab",))) == []
+
+
+@pytest.mark.parametrize("accounting", [Accounting("team", (Association("team", "me"),)), None])
+def test_an_account_that_may_be_below_an_allowed_one_is_not_refused(
+    work: Path, accounting: Accounting | None
+) -> None:
+    facts = accounted(allow_accounts=("lab",))
+    settings = replace(facts.settings or Settings(), version="24.11.5")
+
+    found = problems(
+        work, {"account": "team"}, facts=replace(facts, settings=settings, accounting=accounting)
+    )
+
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medarc_plugin import profile_files, profiles
-from medarc_plugin.errors import OptionError, UsageError
+from medarc_plugin.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,15 @@ def test_paths_are_seen_from_the_profile(project_file, work, monkeypatch):
         ("default_profile = 3\n", ":1: default_profile must be a profile's name", ""),
         ('[profile."a b"]\n', "'a b' is no name for a profile", "letters"),
         ("[profile]\na = 3\n", "a must be a table", ""),
+        ("[slurm]\nqos = 'x'\ntime = 'soon'\n", ":3: [slurm] --time: SLURM cannot read 'soon'", ""),
+        ("[slurm]\ncpus-per-gpu = 0\n", ":2: [slurm] --cpus-per-gpu: ", ""),
+        ('[profile.a]\ncomment = "a\\nb"\n', ":2: [profile.a] --comment: a value cannot contain a line", ""),
+        ("[slurm]\nmem = '1G'\nmem_per_gpu = '1G'\n", ":2: [slurm] --mem 1G and --mem-per-gpu 1G", ""),
+        (
+            "[slurm]\nmax-requeues = 1\nmax_requeues = 2\n",
+            ":3: [slurm] has max_requeues twice: max-requeues and max_requeues",
+            "keep one of them",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_the_way_out(project_file, text, says, hint):
@@ -147,8 +156,16 @@ def test_a_mistake_is_named_with_its_line_and_the_way_out(project_file, text, sa
 def test_a_value_that_cannot_be_used_is_said_of_a_section_that_nobody_chose(project_file):
     project_file.write_text('[profile.long]\ntime = "soon"\n')
 
-    with pytest.raises(OptionError, match=r"--time: .*'soon'.*\[profile\.long\]"):
+    with pytest.raises(UsageError, match=r":2: \[profile\.long\] --time: .*'soon'"):
         profile_files.layers(None, {})
+
+
+def test_none_is_no_value_as_in_the_table_of_a_run(project_file):
+    project_file.write_text('[slurm]\naccount = "None"\nexclusive = "None"\nqos = "x"\n')
+
+    found = settled()
+
+    assert (found.options.account, found.options.exclusive, found.options.qos) == (None, False, "x")
 
 
 @pytest.mark.parametrize(

@@ -317,3 +317,14 @@ def test_odd_names_make_no_bad_profile(written):
     assert set(profile.named) == {"gpu-a", "gpu-a-2"}
     assert "gpu_type" not in profile.named["gpu-a"]
     assert '# gpu_type = "h100:x"' in proposal.text
+
+
+def test_a_partition_whose_nodes_slurm_does_not_show_is_proposed(written):
+    partitions = [Partition("cloud", default=True, total_nodes=4), Partition("big", min_nodes=2)]
+    proposal, profile = written(
+        small(partitions, (Node("n", ("big",), cpus=8, memory=9000, gpus={"h100": 2}),))
+    )
+
+    assert profile.every_run["partition"] == "cloud"
+    assert "# the cluster's default; 4 nodes that SLURM does not show now" in proposal.text
+    assert "Not proposed: big is for jobs of 2 nodes at least." in proposal.text
