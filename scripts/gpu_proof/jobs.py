@@ -19,7 +19,7 @@ from medarc_plugin.process import run
 from medarc_plugin.slurm import gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FOLLOW_SECONDS = 0.5
 
@@ -37,7 +37,14 @@ class Job:
     run_dir: Path
 
 
-def submit(place: Place, stage: str, entrypoint: str, arguments: Sequence[str | Path], name: str) -> Job:
+def submit(
+    place: Place,
+    stage: str,
+    entrypoint: str,
+    arguments: Sequence[str | Path],
+    name: str,
+    environment: Mapping[str, str] | None = None,
+) -> Job:
     """Submit a run by `rl|sft|inference --backend slurm`.
 
     Args:
@@ -46,13 +53,15 @@ def submit(place: Place, stage: str, entrypoint: str, arguments: Sequence[str | 
         entrypoint: `rl`, `sft` or `inference`.
         arguments: What follows, without the run directory.
         name: The run's name; an earlier, unfinished run of that name is moved aside.
+        environment: Further variables that it is submitted with.
     """
     run_dir = place.run_dir(name)
     move_aside(run_dir)
     call(
         place,
         stage,
-        [
+        environment=environment,
+        command=[
             program(entrypoint, place),
             *("--backend", "slurm", f"--sandbox={place.sandbox}"),
             *("--prime-rl-dir", place.prime_rl, "--output-dir", run_dir),

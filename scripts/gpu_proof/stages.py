@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments, rewards
@@ -15,8 +17,7 @@ from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_
 from medarc_plugin.job.ports import Lease, rewritten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 SFT = "tiny-sft"
 ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
@@ -27,8 +28,11 @@ PACES = ("pace", "pace-again")
 SHORT = 12
 """Steps of a run that is made for its start alone."""
 
-PACED = 32
+PACED = 200
 """Steps of the runs whose pace is compared."""
+
+HARNESS = Path(__file__).with_name("harness")
+"""On `PYTHONPATH` of those runs: where verifiers finds `in-process-chat`."""
 
 SETTLED = 5
 """Steps of each run that do not count in the comparison."""
@@ -222,16 +226,19 @@ def by_hand(place: Place) -> dict[str, Any]:
 def pair(name: str) -> Callable[[Place], dict[str, Any]]:
     """Make the stage that has the plugin's run and prime-rl's own at the same time, a GPU each.
 
-    Side by side, so that both have the same machine: a step waits for answers, which are made by processes on
-    all of its CPUs.
+    Side by side, so that both have the same machine. What would hide a small difference is taken away: no
+    answer has a process of its own, which would wait for a CPU, and the policy hardly learns, so that answers
+    stay as long as they are.
     """
 
     def run_pair(place: Place) -> dict[str, Any]:
         our_name, their_name = (f"{name}-{part}" for part in PARTS)
-        shape = ("--single-gpu", "--max-steps", str(PACED))
-        ours = jobs.submit(place, name, "rl", rl_arguments(*shape), our_name)
+        python_path = {"PYTHONPATH": str(HARNESS)}
+        arguments: list[str | Path] = ["@", paced_config(place), "--single-gpu", "--hf-hub-offline"]
+        arguments += ["--env", f"PYTHONPATH={HARNESS}"]
+        ours = jobs.submit(place, name, "rl", arguments, our_name, environment=python_path)
         wait_for_launch(place, ours)
-        theirs = submit_by_hand(place, their_name, like=our_name)
+        theirs = submit_by_hand(place, their_name, like=our_name, variables=python_path)
         try:
             jobs.follow_to_success(place, ours)
         except StageError:
@@ -243,6 +250,22 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
         return found
 
     return run_pair
+
+
+def paced_config(place: Place) -> Path:
+    """Write the example's RL config for a comparison of the pace."""
+    text = jobs.example("rl.toml").read_text(encoding="utf-8")
+    for name, old, new in (
+        ("max_steps", r"\d+", str(PACED)),
+        ("lr", "3e-4", "1e-6"),
+        ("id", '"null"', '"in-process-chat"'),
+    ):
+        text, count = re.subn(rf"^{name} = {old}(?!\S)", f"{name} = {new}", text, flags=re.MULTILINE)
+        if not count:
+            raise StageError(f"the example's rl.toml has no {name} = {old} any more")
+    file = place.work / "paced.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def wait_for_launch(place: Place, job: jobs.Job) -> None:
@@ -304,7 +327,13 @@ def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | N
 
 
 def submit_by_hand(
-    place: Place, name: str, like: str = ONE, steps: int | None = None, *, cold: bool = False
+    place: Place,
+    name: str,
+    like: str = ONE,
+    steps: int | None = None,
+    *,
+    cold: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> jobs.Job:
     """Write and submit what a person would, for one GPU that both components share.
 
@@ -314,6 +343,7 @@ def submit_by_hand(
         like: The run whose config it gets.
         steps: Steps to make; as many as that run unless given.
         cold: Whether it finds nothing compiled; it finds what earlier ones have compiled unless so.
+        variables: Further variables of its environment.
     """
     configs = place.run_dir(like) / "configs"
     config = read_json(configs / "rl.json")
@@ -342,6 +372,7 @@ def submit_by_hand(
         f"export PATH={shlex.quote(str(place.python.parent))}:$PATH",
         "export HF_HUB_OFFLINE=1",
         *(f"export {name}={shlex.quote(str(caches / name.lower()))}" for name in COMPILE_CACHES),
+        *(f"export {name}={shlex.quote(value)}" for name, value in (variables or {}).items()),
         "export CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES,$CUDA_VISIBLE_DEVICES",
         f"exec {shlex.join(command)}",
     ]
@@ -394,7 +425,7 @@ STAGES = (
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
-    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (ONE,), 2, 350),
+    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (SFT,), 2, 600),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
@@ -408,7 +439,7 @@ STAGES = (
         gpus=1,
         seconds=120,
     ),
-    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (ONE,), gpus=2, seconds=350),
+    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), gpus=2, seconds=600),
     Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )

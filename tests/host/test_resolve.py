@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import tomli
+from gpu_proof import stages
+from gpu_proof.place import Place
 from standin import make_checkout
 from standins.real import EXAMPLES, Real, example, find_real
 
@@ -152,6 +154,22 @@ def test_the_tiny_example_is_accepted_before_anything_of_it_is_made(
     again = own(tmp_path, prime_rl, entrypoint, "@", f"runs/x/configs/{entrypoint}.json")
 
     assert (ours.returncode, again.returncode) == (0, 0), ours.stderr + again.stderr
+
+
+def test_the_harness_of_the_pairs_is_one_for_prime_rl(shape, tmp_path, monkeypatch):
+    if find_real() is None:
+        pytest.skip("the stand-in knows verifiers' own harnesses alone")
+    if shape is not fields.MAIN:
+        pytest.skip("the tiny example has the keys of prime-rl main")
+    config = stages.paced_config(Place(tmp_path, tmp_path, tmp_path, gpus=2, ends=0.0))
+    monkeypatch.setenv("PYTHONPATH", str(stages.HARNESS))
+
+    done = plan(tmp_path, "rl", "@", config, "--single-gpu")
+
+    assert done.returncode == 0, done.stderr
+    resolved = json.loads((tmp_path / "runs/x/configs/rl.json").read_text())
+    (source,) = resolved["orchestrator"]["train"]["source"]
+    assert source["env"]["agent"]["harness"]["id"] == "in-process-chat"
 
 
 @pytest.mark.parametrize(("typed", "step"), [(["--resume"], None), (["--resume.step", "40"], 40)])

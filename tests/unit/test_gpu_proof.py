@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import time
+import tomllib
 from datetime import datetime
 
 import pytest
@@ -224,6 +225,23 @@ def test_a_step_ends_once_though_two_components_tell_of_it(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in trainers + others))
 
     assert moments.steps_ended(tmp_path) == [(101.0, 1.5), (102.0, 1.5)]
+
+
+def test_a_pair_is_measured_on_the_example_with_another_harness_and_a_policy_that_stays(place):
+    def read(path):
+        with path.open("rb") as file:
+            return tomllib.load(file)
+
+    paced, example = read(stages.paced_config(place)), read(jobs.example("rl.toml"))
+
+    for part in ("train", "eval"):
+        for source in paced["orchestrator"][part]["source"]:
+            assert source["env"]["agent"]["harness"].pop("id") == "in-process-chat"
+        for source in example["orchestrator"][part]["source"]:
+            assert source["env"]["agent"]["harness"].pop("id") == "null"
+    assert (paced.pop("max_steps"), paced["trainer"].pop("optim")) == (stages.PACED, {"lr": 1e-6})
+    del example["max_steps"], example["trainer"]["optim"]
+    assert paced == example
 
 
 @pytest.fixture
