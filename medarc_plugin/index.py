@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import hookimpl, project
+from medarc_plugin import hookimpl, json_text, project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,7 +116,7 @@ _TYPES = {"gpus": (int,), "cluster": (str, type(None)), "slurm_conf": (str, type
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        document: Any = json.loads(line)
+        document: Any = json_text.parse(line)
     except ValueError:
         return None
     if not isinstance(document, dict):
@@ -134,8 +134,8 @@ def add_found(files: RunFiles, submission: Submission) -> None:
         OSError: The list cannot be written.
     """
     try:
-        plan = json.loads(files.plan.read_text(encoding="utf-8"))
-        made = json.loads(files.provenance.read_text(encoding="utf-8"))
+        plan = json_text.parse(files.plan.read_text(encoding="utf-8"))
+        made = json_text.parse(files.provenance.read_text(encoding="utf-8"))
         if plan["rehearse"]:
             return
         found = Entry(

@@ -6,14 +6,13 @@ user's list of submissions only says where to look.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import index, project, rundir
+from medarc_plugin import index, json_text, project, rundir
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.errors import RunDirectoryError, UsageError
 from medarc_plugin.models import ENTRYPOINTS
@@ -135,7 +134,7 @@ def read_table(path: Path, trouble: list[str] | None = None) -> dict[str, Any]:
         trouble: Told what was wrong, but for a file that is not there.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_text.parse(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
             raise TypeError("it is no table")  # noqa: TRY301 - said below, like the others
     except FileNotFoundError:
@@ -156,7 +155,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = json_text.parse(line)
         except ValueError:
             continue
         if isinstance(row, dict):

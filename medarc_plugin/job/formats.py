@@ -387,7 +387,7 @@ def read_line(text: str) -> Line:
 def _json_line(text: str) -> Line:
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Line("", text)
     if not isinstance(entry, dict) or not isinstance(entry.get("message"), str):
         return Line("", text)
