@@ -124,7 +124,15 @@ def _entry(line: bytes) -> Entry | None:
     values: dict[str, Any] = {each.name: document.get(each.name) for each in fields(Entry)}
     whole = all(isinstance(value, _TYPES.get(name, (str,))) for name, value in values.items())
     # A newer version may have written more; what this one knows is enough.
-    return Entry(**values) if whole else None
+    return Entry(**values) if whole and all(map(_can_be_named, values.values())) else None
+
+
+def _can_be_named(value: object) -> bool:
+    """Whether a value can be part of a command or a path."""
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def add_found(files: RunFiles, submission: Submission) -> None:

@@ -209,6 +209,8 @@ def _check_record(record: Any) -> None:  # noqa: ANN401 - whatever the file hold
         expected = int if name == "exit_code" else str
         if not isinstance(value, expected) and value is not None:
             raise ValueError(f"{name} is {value!r}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"{name} is {value!r}")
     if not re.fullmatch(r"\d+|local-\d+", record["job_id"]):
         raise ValueError(f"job_id is {record['job_id']!r}")
 

@@ -44,6 +44,9 @@ UNKNOWN_END = 125
 CANCELLED_CODE = 128 + signals.SIGTERM
 """Exit code of a run that was cancelled while it waited, and so ended with none of its own."""
 
+CODES = range(1, 256)
+"""Exit codes of what failed. Of any other number a shell would make one of its own, 0 of 256."""
+
 FAILED_CODE = 1
 """Exit code of a run that SLURM calls failed without saying more."""
 
@@ -133,7 +136,7 @@ def code_of(status: RunStatus) -> int:
         return code or 0
     if status.state in FORGOTTEN or not JobState(status.state).over:
         return UNKNOWN_END
-    if code:
+    if code in CODES:
         return code
     return CANCELLED_CODE if status.state == "CANCELLED" else FAILED_CODE
 

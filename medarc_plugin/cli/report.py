@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from medarc_plugin.cli import output
 from medarc_plugin.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from medarc_plugin.report.history import History, Series
     from medarc_plugin.report.pictures import Chart
     from medarc_plugin.runs import Run
@@ -142,7 +145,8 @@ def _list(run: Run, *, as_json: bool) -> None:
     from medarc_plugin.report.document import FORMAT
     from medarc_plugin.report.history import metric_keys
 
-    known = metric_keys(run)
+    with _refusing():
+        known = metric_keys(run)
     if as_json:
         output.fact(json.dumps({"format": FORMAT, "run_dir": str(run.run_dir), "metrics": known}))
     else:
@@ -150,6 +154,22 @@ def _list(run: Run, *, as_json: bool) -> None:
             output.fact(name)
         if not known:
             output.say(f"{run.name} has written no metrics yet")
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Say of metrics that cannot be read that this is so.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            hint="`medarc_slurm report` and `plot` without --metric show what else is there",
+        ) from None
 
 
 def _metrics(run: Run, keys: list[str]) -> dict[str, Series]:
@@ -162,7 +182,8 @@ def _metrics(run: Run, keys: list[str]) -> dict[str, Series]:
 
     from medarc_plugin.report.history import metric_keys, metrics_files, read_metrics
 
-    found = read_metrics(run, keys)
+    with _refusing():
+        found = read_metrics(run, keys)
     missing = [key for key, series in found.items() if not len(series) and not series.not_finite]
     if not missing:
         return found

@@ -221,3 +221,36 @@ def test_a_launch_loads_nothing_of_a_report():
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("option", [("--list",), ("--metric", "loss/mean"), ("--list", "--json")])
+def test_metrics_that_cannot_be_read_are_an_error_of_their_own(type_in, full, option):
+    path = full.run_dir / "metrics.jsonl"
+    path.unlink()
+    path.mkdir()
+
+    code, out, err = type_in("plot", "run", *option)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path} cannot be read: Is a directory\nhint: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Step 2 | 1m 2s | Loss 1.2.3 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        "Step 2 | 1m 2s | Loss . | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        "Step 2 | ..s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. .. GiB",
+        f"Step {'9' * 400} | 1s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        f"Step {'9' * 5000} | 1s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+    ],
+)
+def test_a_line_of_a_log_that_is_nearly_a_steps_costs_no_other(type_in, full, line):
+    (full.run_dir / "metrics.jsonl").unlink()
+    whole = "Step 1 | 1m 2s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB"
+    full.write("logs/attempt_1/trainer.log", f"{line}\n{whole}\n")
+
+    code, out, _ = type_in("plot", "run", "--json")
+
+    assert code == 0
+    assert json.loads(out)["series"]["loss"]["steps"][0] == 1
