@@ -136,7 +136,7 @@ def code_of(status: RunStatus) -> int:
         return code or 0
     if status.state in FORGOTTEN or not JobState(status.state).over:
         return UNKNOWN_END
-    if code in CODES:
+    if code is not None and code in CODES:
         return code
     return CANCELLED_CODE if status.state == "CANCELLED" else FAILED_CODE
 

@@ -118,7 +118,7 @@ def diff(
             "same": not found,
             "differences": [difference.document() for difference in found],
         }
-        output.fact(json.dumps(document, indent=2, ensure_ascii=False))
+        output.document(document)
     elif found:
         _print(pair, found)
     else:
@@ -317,13 +317,13 @@ def _print(pair: tuple[Run, Run], found: Sequence[Difference]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "", *(board.place(run.run_dir) for run in pair)):
-        table.add_column(heading, overflow="fold")
+        table.add_column(output.shown(heading), overflow="fold")
     section = None
     for difference in found:
         shown = difference.section if difference.section != section else ""
         section = difference.section
-        sides = (Text(_value(side)) for side in (difference.left, difference.right))
-        table.add_row(Text(shown, style="bold"), difference.path, *sides)
+        sides = (Text(output.shown(_value(side))) for side in (difference.left, difference.right))
+        table.add_row(Text(shown, style="bold"), output.shown(difference.path), *sides)
     board.show(table, board.console())
 
 

@@ -137,7 +137,7 @@ def printer(components: Collection[str]) -> Callable[[LogFile, Sequence[bytes]],
     def show(log: LogFile, lines: Sequence[bytes]) -> None:
         mark = ""
         if marked:
-            mark = f"{log.label:<{LABEL}} | "
+            mark = f"{output.shown(log.label):<{LABEL}} | ".replace("\n", " ")
             if colours:
                 mark = f"\x1b[{COLOURS[log.component]}m{mark}\x1b[0m"
         _write("".join(f"{mark}{text_of(line, colours=colours)}\n" for line in lines))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -60,7 +59,7 @@ def report(
         raise UsageError("--json writes no page: it does not go with --output, --png or --open")
     history = document.without_secrets(_read(runs.find(named)))
     if as_json:
-        output.fact(json.dumps(document.document(history), allow_nan=False))
+        output.document(document.document(history), indent=None)
         return
     path = (output_file or page.default_path(history)).absolute()
     made = page.page(history)
@@ -132,7 +131,7 @@ def plot(
         series |= {f"eval/{name}": each for name, each in history.evals.items()}
         shown = [chart for chart in charts(history) if chart.name in {"reward", "loss"}]
     if as_json:
-        output.fact(json.dumps(_plotted(run, series), allow_nan=False))
+        output.document(_plotted(run, series), indent=None)
         return
     if not shown:
         output.say(f"{run.name} has made no step yet")
@@ -148,7 +147,7 @@ def _list(run: Run, *, as_json: bool) -> None:
     with _refusing():
         known = metric_keys(run)
     if as_json:
-        output.fact(json.dumps({"format": FORMAT, "run_dir": str(run.run_dir), "metrics": known}))
+        output.document({"format": FORMAT, "run_dir": str(run.run_dir), "metrics": known}, indent=None)
     else:
         for name in known:
             output.fact(name)
@@ -225,7 +224,7 @@ def _print(charts: list[Chart]) -> None:
         if number:
             output.fact("")
         for line in terminal.draw(chart, style):
-            output.fact(line)
+            output.fact(line, coloured=True)
 
 
 def _can_print(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +84,7 @@ def wait(
     status, code = steering.wait(run, timeout, output.say)
     if as_json:
         document = {"format": seeing.FORMAT, "run": status.document(), "code": code}
-        output.fact(json.dumps(document, indent=2, ensure_ascii=False))
+        output.document(document)
     elif code == steering.TIMED_OUT and not status.over:
         output.say(f"{ending(status)} after {timeout:g} s")
     else:
@@ -125,4 +124,4 @@ def _report(told: Sequence[tuple[RunStatus, str, bool | None]], *, as_json: bool
             output.fact(f"{board.place(status.run.run_dir)}: {text}")
         return
     runs = [{**status.document(), "gone": gone, "message": text} for status, text, gone in told]
-    output.fact(json.dumps({"format": seeing.FORMAT, "runs": runs}, indent=2, ensure_ascii=False))
+    output.document({"format": seeing.FORMAT, "runs": runs})

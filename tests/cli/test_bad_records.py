@@ -7,6 +7,10 @@ import time
 
 import pytest
 from standins import recorded
+from standins.terminal import in_a_terminal
+
+from medarc_plugin import index
+from medarc_plugin.difference import flat
 
 COMMANDS = ("status", "logs", "why", "report", "plot")
 RECORDS = ("launch.json", "submission.json", "state.json", "attempts.jsonl", "provenance.json")
@@ -33,8 +37,6 @@ def test_a_record_may_be_nested_without_end(here, run, record, levels):
 
 
 def test_a_line_of_the_users_list_may_be_nested_without_end(here, run):
-    from medarc_plugin import index
-
     with index.path().open("a") as file:
         file.write("[" * 60_000 + "\n")
 
@@ -53,8 +55,6 @@ def test_a_line_of_the_users_list_may_be_nested_without_end(here, run):
     ],
 )
 def test_a_line_of_the_users_list_that_names_nothing_is_passed_over(here, run, values):
-    from medarc_plugin import index
-
     known = json.loads(index.path().read_text())
     with index.path().open("a") as file:
         file.write(json.dumps({**known, "run_dir": "/gone", "job_id": "18", **values}) + "\n")
@@ -121,3 +121,93 @@ def test_folders_of_logs_may_have_any_name(here, run):
 
     assert here("medarc_slurm", "logs", str(run.run_dir)).code == 0
     assert here("medarc_slurm", "why", str(run.run_dir)).code == 0
+
+
+EVIL = "\x1b]0;title\x07\x1b[31mred\x1b[2J\x9b1m\x7f"
+
+
+@pytest.fixture
+def evil(make_run, slurm):
+    """A run whose every text is meant for the terminal."""
+    run = make_run(f"a{EVIL}", plan={"name": EVIL, "backend": "slurm"})
+    recorded.end(run, reason=EVIL, exit_code=1, host=EVIL, failure=f"{EVIL} ended with exit code 1: {EVIL}")
+    recorded.write_state(run, phase=EVIL)
+    run.files.config.write_text(json.dumps({EVIL: EVIL}))
+    run.run_dir.joinpath("job_17.log").write_text(f"{EVIL}\n")
+    environment = run.run_dir / "logs" / "attempt_1" / "envs" / "train" / f"{EVIL}.log"
+    environment.parent.mkdir(parents=True)
+    environment.write_text("x\n")
+    slurm.set(up=False)
+    return run
+
+
+@pytest.mark.parametrize("command", ["status", "list", "logs", "why", "wait", "diff", "plot", "cancel"])
+def test_nothing_of_a_record_reaches_a_terminal_that_would_obey_it(here, evil, make_run, command):
+    other = make_run("b", "18", token="t18")
+    other.files.config.write_text("{}")
+    named = {"list": (), "diff": (str(evil.run_dir), str(other.run_dir)), "cancel": ("-y", str(evil.run_dir))}
+
+    done = here("medarc_slurm", command, *named.get(command, (str(evil.run_dir),)))
+
+    assert "Traceback" not in done.err
+    assert [letter for letter in done.printed if not letter.isprintable() and letter != "\n"] == []
+    assert "red" in done.printed
+
+
+def test_a_terminal_is_shown_what_a_name_would_have_it_do(evil):
+    shown = in_a_terminal("status", str(evil.run_dir))
+
+    assert r"\x1b]0;title\x07" in shown.replace("\r\n", "")
+    assert "\x1b]0;" not in shown
+    assert "\x1b[2J" not in shown
+
+
+@pytest.fixture
+def named_awkwardly(make_run):
+    """A run whose name no encoding but UTF-8 has, and whose config has numbers that JSON has not."""
+    name = f"é名😀{EVIL}"
+    run = make_run(name, plan={"name": name, "backend": "slurm"})
+    recorded.end(run, reason="failed", exit_code=1, failure=name)
+    run.files.config.write_text('{"a": NaN, "b": [Infinity, -Infinity]}')
+    return run
+
+
+def document_of(text):
+    def refuse(word):
+        raise AssertionError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("command", ["status", "why", "wait", "diff", "cancel", "report", "plot"])
+def test_a_document_is_json_whatever_it_holds(here, named_awkwardly, make_run, command):
+    other = make_run("b", "18", token="t18")
+    other.files.config.write_text("{}")
+    run_dir = str(named_awkwardly.run_dir)
+    named = {"diff": (run_dir, str(other.run_dir)), "cancel": ("-y", run_dir)}
+
+    done = here("medarc_slurm", command, "--json", *named.get(command, (run_dir,)))
+
+    document = document_of(done.out)
+    assert document["format"] == 1
+    assert run_dir in [value for _, value in flat(document)]
+    assert [letter for letter in done.out if not letter.isprintable() and letter != "\n"] == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_document_is_json_in_every_encoding(cli, named_awkwardly, encoding):
+    done = cli("medarc_slurm", "status", "--json", PYTHONIOENCODING=encoding)
+
+    (found,) = document_of(done.out)["runs"]
+    assert found["run_dir"] == str(named_awkwardly.run_dir)
+
+
+def test_what_gpus_do_may_be_no_number(here, make_run, slurm):
+    run = make_run("b")
+    recorded.begin(run)
+    recorded.write_state(run, gpus=[{"index": 0, "memory_used_mib": float("nan")}])
+    slurm.set(jobs={"17": {"state": "RUNNING", "comment": recorded.MARK}})
+
+    done = here("medarc_slurm", "status", "--json", str(run.run_dir))
+
+    assert json.loads(done.out)["runs"][0]["gpu_use"] == [{"index": 0, "memory_used_mib": "NaN"}]
