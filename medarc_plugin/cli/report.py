@@ -57,13 +57,17 @@ def report(
 
     if as_json and (output_file or png or open_page):
         raise UsageError("--json writes no page: it does not go with --output, --png or --open")
+    if output_file is not None and png is not None and output_file.resolve() == png.resolve():
+        raise UsageError(f"page and picture would both be {png}", hint="give --png another file")
     history = document.without_secrets(_read(runs.find(named)))
     if as_json:
         output.document(document.document(history), indent=None)
         return
     path = (output_file or page.default_path(history)).absolute()
-    made = page.page(history)
     # What cannot be made is refused before anything is written.
+    for place in filter(None, (path, png)):
+        page.refuse_unwritable(place.absolute())
+    made = page.page(history)
     svg = page.picture(history) if png is not None else None
     drawn = page.png(svg) if svg is not None else None
     page.write(path, made)

@@ -1,8 +1,10 @@
 """`medarc_slurm report` and `plot`, as they are typed."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from standins.trained import Recorded, full_run
@@ -254,3 +256,43 @@ def test_a_line_of_a_log_that_is_nearly_a_steps_costs_no_other(type_in, full, li
 
     assert code == 0
     assert json.loads(out)["series"]["loss"]["steps"][0] == 1
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(type_in, full, work):
+    pipe = work / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+
+    code, out, _ = type_in("report", "run", "--output", "pipe")
+
+    reader.join(30)
+    assert (code, out) == (0, f"report  {pipe}\n")
+    assert read[0].startswith("<!DOCTYPE html>")
+    assert pipe.is_fifo()
+
+
+def test_a_link_is_followed(type_in, full, work):
+    (work / "page.html").symlink_to("there.html")
+
+    assert type_in("report", "run", "--output", "page.html")[0] == 0
+    assert (work / "page.html").is_symlink()
+    assert (work / "there.html").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("place", ["run", "no/where.png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_page_is(type_in, full, work, place):
+    code, out, err = type_in("report", "run", "--output", "page.html", "--png", place)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {work / place} cannot be written: ")
+    assert not (work / "page.html").exists()
+
+
+def test_page_and_picture_are_not_one_file(type_in, full, work):
+    code, _, err = type_in("report", "run", "--output", "x", "--png", "./x")
+
+    assert code == 2
+    assert err == "error: page and picture would both be x\nhint: give --png another file\n"
+    assert not (work / "x").exists()
