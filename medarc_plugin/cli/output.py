@@ -177,6 +177,33 @@ def _takes(text: str) -> bool:
     return not _lost
 
 
+def stream(text: str) -> bool:
+    """Print part of something that is read as it comes, as a log is.
+
+    Returns:
+        Whether anybody reads it still.
+
+    Raises:
+        OutputLostError: Standard output takes it no more.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return False
+    except OSError as lost:
+        _silence(sys.stdout)
+        raise OutputLostError(f"standard output cannot be written: {lost.strerror}") from None
+    return True
+
+
+class OutputLostError(MedarcError):
+    """Standard output takes no more of what a command is there to show."""
+
+    exit_code = LOST
+
+
 def _say_what_was_lost() -> int:
     if _takes(""):
         return 0

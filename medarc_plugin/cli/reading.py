@@ -150,13 +150,10 @@ def _write(text: str) -> None:
 
     Raises:
         ReaderGoneError: Nobody reads it any more.
+        OutputLostError: Standard output takes it no more.
     """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise ReaderGoneError from None
+    if not output.stream(text):
+        raise ReaderGoneError
 
 
 def _say_why_none(run: Run, wanted: Sequence[str]) -> None:
