@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import index, json_text, project, rundir
 from medarc_plugin.backends.planning import run_files
-from medarc_plugin.errors import RunDirectoryError, UsageError
+from medarc_plugin.errors import RunDirectoryError, SlurmError, UsageError
 from medarc_plugin.models import ENTRYPOINTS
 from medarc_plugin.slurm import gateway
 
@@ -74,11 +74,18 @@ def find(named: str | None = None) -> Run:
     """
     if named is None:
         return _newest_of_project()
+    is_id = _JOB_ID.fullmatch(named) is not None
     if os.path.isdir(named):  # noqa: PTH112 - Path.is_dir raises where it may not look
-        return open_run(Path(named))
-    if _JOB_ID.fullmatch(named):
+        try:
+            return open_run(Path(named))
+        except RunDirectoryError:
+            # A folder that only happens to be called as the job is.
+            if not is_id:
+                raise
+    if is_id:
         return _by_job_id(named)
-    raise UsageError(f"there is no run {named}: it is neither a folder nor a job id", hint=NAME_IT)
+    shown = named or repr(named)
+    raise UsageError(f"there is no run {shown}: it is neither a folder nor a job id", hint=NAME_IT)
 
 
 def find_all(named: Sequence[str]) -> list[Run]:
@@ -193,7 +200,14 @@ def _by_job_id(job_id: str) -> Run:
                 f"the run of job {job_id} is not at {entry.run_dir} any more: it was moved or deleted",
                 hint=NAME_IT,
             ) from None
-    script = gateway.script_of(job_id)
+    try:
+        script = gateway.script_of(job_id)
+    except SlurmError as error:
+        raise UsageError(
+            f"there is no run of job {job_id} in your list of runs, and SLURM does not say what it is: "
+            f"{error.message}",
+            hint=NAME_IT,
+        ) from None
     if script is None:
         raise UsageError(
             f"there is no run of job {job_id}: neither your list of runs nor SLURM knows one", hint=NAME_IT

@@ -51,7 +51,8 @@ def cancel(
 
     Exit code 1: something still runs after --timeout.
     """
-    from medarc_plugin import runs, standing, steering
+    from medarc_plugin import process, runs, standing, steering
+    from medarc_plugin.cli import board
     from medarc_plugin.logs import who
 
     found = runs.find_all(named or [])
@@ -61,7 +62,12 @@ def cancel(
         sent = steering.send_signal(found, signal)
         _report([(status, f"{signal} is sent to {who(status)}", None) for status in sent], as_json=as_json)
         return
-    ended = steering.cancel(found, timeout)
+    try:
+        ended = steering.cancel(found, timeout)
+    except KeyboardInterrupt:
+        names = [board.place(run.run_dir) for run in found]
+        output.say(f"\ninterrupted; what has ended: {process.show(['medarc_slurm', 'status', *names])}")
+        raise typer.Exit(output.INTERRUPTED) from None
     _report([(each.status, each.text, each.gone) for each in ended], as_json=as_json)
     raise typer.Exit(0 if all(each.gone for each in ended) else LEFT)
 
@@ -111,7 +117,12 @@ def _ask(found: Sequence[RunStatus], signal: str | None) -> None:
         output.say(f"{who(status)}, {board.line(status)}")
     what = f"send {signal} to" if signal else "end"
     which = "it" if len(going) == 1 else f"these {len(going)}"
-    if not typer.confirm(f"{what} {which}?", err=True):
+    try:
+        agreed = typer.confirm(f"{what} {which}?", err=True)
+    except typer.Abort:
+        output.say("\nnothing is done")
+        raise typer.Exit(output.INTERRUPTED) from None
+    if not agreed:
         output.say("nothing is done")
         raise typer.Exit(UsageError.exit_code)
 
