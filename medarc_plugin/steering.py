@@ -285,7 +285,7 @@ def _signal_here(status: RunStatus, name: str | None) -> None:
     """Signal the owner of a run of the local backend.
 
     Raises:
-        SlurmError: It does not run on this machine.
+        SlurmError: It does not run on this machine, or is not this user's, or there is no such signal.
     """
     newest = status.records.newest(status.run.token)
     beat = records.heartbeat(status.run, newest.number) if newest is not None else {}
@@ -294,7 +294,12 @@ def _signal_here(status: RunStatus, name: str | None) -> None:
             f"{status.run.run_dir} runs on {beat.get('host') or 'another machine'}, not here",
             hint="end it there: Ctrl-C in its terminal, or this command",
         )
-    os.kill(int(beat["process"]), _number(name))
+    try:
+        os.kill(int(beat["process"]), _number(name))
+    except ProcessLookupError:
+        return  # it has ended by itself: who asks looks again
+    except OSError as error:
+        raise SlurmError(f"{status.run.run_dir} could not be signalled: {error.strerror}") from None
 
 
 def _number(name: str | None) -> int:
