@@ -144,7 +144,13 @@ def recorded(run: Run) -> Request:
         raise RunDirectoryError(
             f"{run.run_dir} was launched in {folder}, which is not there any more", hint=_by_hand(run)
         )
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{run.run_dir} was launched in {folder}, which cannot be entered: {error.strerror}",
+            hint=_by_hand(run),
+        ) from None
     program, words = Path(command[0]).name, command[1:]
     config_first = program not in ENTRYPOINTS
     entrypoint: Any = words.pop(0) if config_first and words else program

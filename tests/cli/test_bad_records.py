@@ -211,3 +211,18 @@ def test_what_gpus_do_may_be_no_number(here, make_run, slurm):
     done = here("medarc_slurm", "status", "--json", str(run.run_dir))
 
     assert json.loads(done.out)["runs"][0]["gpu_use"] == [{"index": 0, "memory_used_mib": "NaN"}]
+
+
+def test_a_folder_that_may_not_be_entered_is_no_place_to_resume_from(here, run, work, monkeypatch):
+    made = {"command": ["rl", "@", "rl.toml"], "working_directory": str(work)}
+    run.files.provenance.write_text(json.dumps(made))
+
+    def refuse(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("os.chdir", refuse)
+
+    done = here("medarc_slurm", "resume", str(run.run_dir), "--dry-run")
+
+    assert (done.code, done.out) == (2, "")
+    assert f"was launched in {work}, which cannot be entered: Permission denied\nhint: " in done.err
