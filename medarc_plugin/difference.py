@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from medarc_plugin import json_text
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.host import fields
 from medarc_plugin.records import is_there
@@ -125,7 +125,7 @@ def resolved_config(run: Run) -> dict[str, Any]:
     # Runs of earlier versions have the one alone that prime-rl may have written over.
     path = run.files.resolved if is_there(run.files.resolved) else run.files.config
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
             f"the config of {run.run_dir} cannot be read: {error}", hint="a launch writes it anew"

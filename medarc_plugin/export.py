@@ -49,13 +49,13 @@ def export_command(run_dir: Path, step: int | None, *, force: bool) -> Sequence[
         RunDirectoryError: It is no run.
         HostNotFoundError: There is no prime-rl to do it with.
     """
-    if not (run_dir / "configs").is_dir():
+    if not os.path.isdir(run_dir / "configs"):  # noqa: PTH112 - Path.is_dir raises where it may not look
         raise RunDirectoryError(
             f"{run_dir} is no run: it has no folder configs/",
             hint="name the run directory, as --output-dir did",
         )
     files = run_files(run_dir, "rl")
-    frozen = files.job if (files.job / "export.py").is_file() else job_code()
+    frozen = files.job if os.access(files.job / "export.py", os.R_OK) else job_code()
     asked = () if step is None else ("--step", str(step))
     python = _python(read_table(files.plan))
     return (str(python), str(frozen), "export", str(run_dir), *asked, *(("--force",) if force else ()))

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import lifesigns, rundir
+from medarc_plugin import json_text, lifesigns, rundir
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import JobState, Submission
 from medarc_plugin.signals import Hold
@@ -194,7 +194,7 @@ def read(launch: Path) -> Note | None:
     A newer version may have written more than this one knows.
     """
     try:
-        document: Any = json.loads((launch / NAME).read_text(encoding="utf-8"))
+        document: Any = json_text.parse((launch / NAME).read_text(encoding="utf-8"))
         values = {each.name: document[each.name] for each in fields(Note) if each.name in document}
         note = Note(**{**values, "earlier": tuple(map(str, values.get("earlier") or ()))})
     except (OSError, ValueError, TypeError, KeyError):

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import hookimpl, project
+from medarc_plugin import hookimpl, json_text, project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,7 +116,7 @@ _TYPES = {"gpus": (int,), "cluster": (str, type(None)), "slurm_conf": (str, type
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        document: Any = json.loads(line)
+        document: Any = json_text.parse(line)
     except ValueError:
         return None
     if not isinstance(document, dict):
@@ -124,7 +124,15 @@ def _entry(line: bytes) -> Entry | None:
     values: dict[str, Any] = {each.name: document.get(each.name) for each in fields(Entry)}
     whole = all(isinstance(value, _TYPES.get(name, (str,))) for name, value in values.items())
     # A newer version may have written more; what this one knows is enough.
-    return Entry(**values) if whole else None
+    return Entry(**values) if whole and all(map(_can_be_named, values.values())) else None
+
+
+def _can_be_named(value: object) -> bool:
+    """Whether a value can be part of a command or a path."""
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def add_found(files: RunFiles, submission: Submission) -> None:
@@ -134,8 +142,8 @@ def add_found(files: RunFiles, submission: Submission) -> None:
         OSError: The list cannot be written.
     """
     try:
-        plan = json.loads(files.plan.read_text(encoding="utf-8"))
-        made = json.loads(files.provenance.read_text(encoding="utf-8"))
+        plan = json_text.parse(files.plan.read_text(encoding="utf-8"))
+        made = json_text.parse(files.provenance.read_text(encoding="utf-8"))
         if plan["rehearse"]:
             return
         found = Entry(

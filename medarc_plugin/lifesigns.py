@@ -6,11 +6,12 @@ The job's own records name the submission by its word. Its log is there from its
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from medarc_plugin import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,7 +108,7 @@ def _touched(paths: Iterable[Path]) -> list[float]:
 def _table(path: Path) -> dict[str, Any]:
     """Read a JSON table; an empty one when there is none that can be read."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json_text.parse(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -118,7 +119,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
-                row = json.loads(line)
+                row = json_text.parse(line)
                 if isinstance(row, dict):
                     found.append(row)
     return found

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from medarc_plugin import json_text
 from medarc_plugin.errors import RunDirectoryError
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def _unsign(path: Path, mine: Owner) -> None:
 def _read(path: Path) -> Owner | None:
     """Read who holds a folder; `None` when nobody does, or that cannot be read."""
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json_text.parse(path.read_text(encoding="utf-8"))
         owner = Owner(**{name: document[name] for name in Owner.__dataclass_fields__})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -163,11 +163,15 @@ def _launches(run: Run, logs: str, *, keeps: bool) -> list[Path]:
     """The folders of logs that prime-rl's launches left, the oldest first."""
     newest = run.run_dir / logs
     if keeps:
-        found = [path for path in newest.parent.glob("attempt_*") if path.name[8:].isdigit()]
+        found = [path for path in newest.parent.glob("attempt_*") if _is_number(path.name[8:])]
         return sorted(found, key=lambda path: int(path.name[8:]))
-    kept = [path for path in run.run_dir.glob(f"{logs}_*") if path.name[len(logs) + 1 :].isdigit()]
+    kept = [path for path in run.run_dir.glob(f"{logs}_*") if _is_number(path.name[len(logs) + 1 :])]
     older = sorted(kept, key=lambda path: int(path.name[len(logs) + 1 :]))
     return [*older, *([newest] if is_there(newest) else [])]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _shape(run: Run) -> str:

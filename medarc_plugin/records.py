@@ -223,16 +223,23 @@ def number(value: object) -> float | None:
     """Take a number; anything else is none, and so is what JSON has no word for."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def time_of(value: object) -> datetime | None:
-    """Take a time as the records have it, ISO 8601 with its zone."""
+    """Take a time as the records have it, ISO 8601 with its zone, unless it is none that a clock shows."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if found is None else found.astimezone(UTC)
+        return None if found is None or found.year not in YEARS else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+YEARS = range(1970, 9000)
+"""Years of times that are believed: beyond them no other zone may have that moment."""
 
 
 def _list(value: object) -> list[Any]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import lock
+from medarc_plugin import json_text, lock
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, Submission
 
@@ -86,7 +86,7 @@ def read_submission(files: RunFiles) -> Submission | None:
         RunDirectoryError: There is one that cannot be read.
     """
     try:
-        record = json.loads(files.submission.read_text(encoding="utf-8"))
+        record = json_text.parse(files.submission.read_text(encoding="utf-8"))
         _check_record(record)
         known = {each.name: record[each.name] for each in fields(Submission) if each.name in record}
         return Submission(**{**known, "script": Path(known["script"]), "log": Path(known["log"])})
@@ -166,7 +166,7 @@ def _refuse_while_a_job_lives(files: RunFiles, query: Callable[[Submission], Job
 def _unrecorded(files: RunFiles) -> Submission | None:
     """Make up the record of a submission that only the plan tells of: by hand, or cut off."""
     try:
-        plan = json.loads(files.plan.read_text(encoding="utf-8"))
+        plan = json_text.parse(files.plan.read_text(encoding="utf-8"))
         token, backend = str(plan["token"]), str(plan["backend"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -208,6 +208,8 @@ def _check_record(record: Any) -> None:  # noqa: ANN401 - whatever the file hold
         value = record[name]
         expected = int if name == "exit_code" else str
         if not isinstance(value, expected) and value is not None:
+            raise ValueError(f"{name} is {value!r}")
+        if isinstance(value, str) and "\0" in value:
             raise ValueError(f"{name} is {value!r}")
     if not re.fullmatch(r"\d+|local-\d+", record["job_id"]):
         raise ValueError(f"job_id is {record['job_id']!r}")

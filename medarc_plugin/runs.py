@@ -6,16 +6,15 @@ user's list of submissions only says where to look.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import index, project, rundir
+from medarc_plugin import index, json_text, project, rundir
 from medarc_plugin.backends.planning import run_files
-from medarc_plugin.errors import RunDirectoryError, UsageError
+from medarc_plugin.errors import RunDirectoryError, SlurmError, UsageError
 from medarc_plugin.models import ENTRYPOINTS
 from medarc_plugin.slurm import gateway
 
@@ -75,11 +74,18 @@ def find(named: str | None = None) -> Run:
     """
     if named is None:
         return _newest_of_project()
+    is_id = _JOB_ID.fullmatch(named) is not None
     if os.path.isdir(named):  # noqa: PTH112 - Path.is_dir raises where it may not look
-        return open_run(Path(named))
-    if _JOB_ID.fullmatch(named):
+        try:
+            return open_run(Path(named))
+        except RunDirectoryError:
+            # A folder that only happens to be called as the job is.
+            if not is_id:
+                raise
+    if is_id:
         return _by_job_id(named)
-    raise UsageError(f"there is no run {named}: it is neither a folder nor a job id", hint=NAME_IT)
+    shown = named or repr(named)
+    raise UsageError(f"there is no run {shown}: it is neither a folder nor a job id", hint=NAME_IT)
 
 
 def find_all(named: Sequence[str]) -> list[Run]:
@@ -135,7 +141,7 @@ def read_table(path: Path, trouble: list[str] | None = None) -> dict[str, Any]:
         trouble: Told what was wrong, but for a file that is not there.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_text.parse(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
             raise TypeError("it is no table")  # noqa: TRY301 - said below, like the others
     except FileNotFoundError:
@@ -156,7 +162,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = json_text.parse(line)
         except ValueError:
             continue
         if isinstance(row, dict):
@@ -194,7 +200,14 @@ def _by_job_id(job_id: str) -> Run:
                 f"the run of job {job_id} is not at {entry.run_dir} any more: it was moved or deleted",
                 hint=NAME_IT,
             ) from None
-    script = gateway.script_of(job_id)
+    try:
+        script = gateway.script_of(job_id)
+    except SlurmError as error:
+        raise UsageError(
+            f"there is no run of job {job_id} in your list of runs, and SLURM does not say what it is: "
+            f"{error.message}",
+            hint=NAME_IT,
+        ) from None
     if script is None:
         raise UsageError(
             f"there is no run of job {job_id}: neither your list of runs nor SLURM knows one", hint=NAME_IT

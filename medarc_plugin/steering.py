@@ -44,6 +44,9 @@ UNKNOWN_END = 125
 CANCELLED_CODE = 128 + signals.SIGTERM
 """Exit code of a run that was cancelled while it waited, and so ended with none of its own."""
 
+CODES = range(1, 256)
+"""Exit codes of what failed. Of any other number a shell would make one of its own, 0 of 256."""
+
 FAILED_CODE = 1
 """Exit code of a run that SLURM calls failed without saying more."""
 
@@ -133,7 +136,7 @@ def code_of(status: RunStatus) -> int:
         return code or 0
     if status.state in FORGOTTEN or not JobState(status.state).over:
         return UNKNOWN_END
-    if code:
+    if code is not None and code in CODES:
         return code
     return CANCELLED_CODE if status.state == "CANCELLED" else FAILED_CODE
 
@@ -282,7 +285,7 @@ def _signal_here(status: RunStatus, name: str | None) -> None:
     """Signal the owner of a run of the local backend.
 
     Raises:
-        SlurmError: It does not run on this machine.
+        SlurmError: It does not run on this machine, or is not this user's, or there is no such signal.
     """
     newest = status.records.newest(status.run.token)
     beat = records.heartbeat(status.run, newest.number) if newest is not None else {}
@@ -291,7 +294,12 @@ def _signal_here(status: RunStatus, name: str | None) -> None:
             f"{status.run.run_dir} runs on {beat.get('host') or 'another machine'}, not here",
             hint="end it there: Ctrl-C in its terminal, or this command",
         )
-    os.kill(int(beat["process"]), _number(name))
+    try:
+        os.kill(int(beat["process"]), _number(name))
+    except ProcessLookupError:
+        return  # it has ended by itself: who asks looks again
+    except OSError as error:
+        raise SlurmError(f"{status.run.run_dir} could not be signalled: {error.strerror}") from None
 
 
 def _number(name: str | None) -> int:

@@ -29,7 +29,7 @@ LONGEST_LINE = 16 * 1024
 """Characters of a line that are shown."""
 
 REST = 256 * 1024
-"""Bytes of a line without an end that are kept."""
+"""Bytes of a line that are looked at, and of one without an end that are kept."""
 
 IDLE_SECONDS = 2.0
 """After which a line without an end is shown as it is."""
@@ -56,7 +56,8 @@ def text_of(line: bytes, *, colours: bool = False) -> str:
     """
     # A progress bar writes over itself: its last state counts.
     states = [state for state in line.split(b"\r") if state.strip()]
-    text = (states[-1] if states else b"").decode("utf-8", "replace")
+    state = states[-1] if states else b""
+    text = state[:REST].decode("utf-8", "replace")
     coloured = False
 
     def keep(found: re.Match[str]) -> str:
@@ -67,7 +68,9 @@ def text_of(line: bytes, *, colours: bool = False) -> str:
         return found["colour"]
 
     text = _CONTROLS.sub("", _ESCAPES.sub(keep, text))
-    if len(text) > LONGEST_LINE:
+    if len(state) > REST:
+        text = f"{text[:LONGEST_LINE]} ... ({len(state)} bytes)"
+    elif len(text) > LONGEST_LINE:
         text = f"{text[:LONGEST_LINE]} ... ({len(text) - LONGEST_LINE} more characters)"
     return f"{text}\x1b[0m" if coloured else text
 
@@ -89,14 +92,15 @@ def last_lines(path: Path, count: int, start: int = 0, end: int | None = None) -
             size = os.fstat(file.fileno()).st_size
             stop = position = size if end is None else min(end, size)
             blocks: list[bytes] = []
-            breaks = 0
+            breaks, newest = 0, stop
             # A line more than is wanted, so that the first one is whole; and not all of one endless line.
-            while position > start and breaks <= count and (breaks or stop - position < BACKLOG):
+            while position > start and breaks <= count and newest - position < BACKLOG:
                 length = min(BLOCK, position - start)
                 position -= length
                 file.seek(position)
                 blocks.append(file.read(length))
-                breaks += blocks[-1].count(b"\n")
+                if found := blocks[-1].count(b"\n"):
+                    breaks, newest = breaks + found, position
     except OSError:
         return [], 0
     lines = b"".join(reversed(blocks)).split(b"\n")

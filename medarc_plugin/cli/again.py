@@ -118,7 +118,7 @@ def diff(
             "same": not found,
             "differences": [difference.document() for difference in found],
         }
-        output.fact(json.dumps(document, indent=2, ensure_ascii=False))
+        output.document(document)
     elif found:
         _print(pair, found)
     else:
@@ -144,7 +144,13 @@ def recorded(run: Run) -> Request:
         raise RunDirectoryError(
             f"{run.run_dir} was launched in {folder}, which is not there any more", hint=_by_hand(run)
         )
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{run.run_dir} was launched in {folder}, which cannot be entered: {error.strerror}",
+            hint=_by_hand(run),
+        ) from None
     program, words = Path(command[0]).name, command[1:]
     config_first = program not in ENTRYPOINTS
     entrypoint: Any = words.pop(0) if config_first and words else program
@@ -317,13 +323,13 @@ def _print(pair: tuple[Run, Run], found: Sequence[Difference]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "", *(board.place(run.run_dir) for run in pair)):
-        table.add_column(heading, overflow="fold")
+        table.add_column(output.shown(heading), overflow="fold")
     section = None
     for difference in found:
         shown = difference.section if difference.section != section else ""
         section = difference.section
-        sides = (Text(_value(side)) for side in (difference.left, difference.right))
-        table.add_row(Text(shown, style="bold"), difference.path, *sides)
+        sides = (Text(output.shown(_value(side))) for side in (difference.left, difference.right))
+        table.add_row(Text(shown, style="bold"), output.shown(difference.path), *sides)
     board.show(table, board.console())
 
 

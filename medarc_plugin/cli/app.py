@@ -172,12 +172,11 @@ def sandbox_status(
 
 
 def _print_as_json(status: SandboxStatus) -> None:
-    import json
     from dataclasses import asdict
 
     known = asdict(status)
     del known["started"]  # of `up` alone
-    output.fact(json.dumps({"format": 1, **known}, indent=1))
+    output.document({"format": 1, **known}, indent=1)
 
 
 @sandbox_app.command("env")

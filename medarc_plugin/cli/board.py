@@ -81,7 +81,7 @@ def block(status: RunStatus, width: int) -> RenderableType:
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold")
     for name, shown in _rows(status, width):
-        rows.add_row(name, shown)
+        rows.add_row(name, output.shown(shown) if isinstance(shown, str) else shown)
     return rows
 
 
@@ -89,7 +89,7 @@ def _rows(status: RunStatus, width: int) -> list[tuple[str, RenderableType]]:
     code = "" if status.exit_code is None else f", exit code {status.exit_code}"
     rows: list[tuple[str, RenderableType]] = [
         ("run", f"{status.run.name} ({status.run.entrypoint})"),
-        ("state", Text.assemble((status.state, colour(status)), code)),
+        ("state", Text.assemble((output.shown(status.state), colour(status)), code)),
     ]
     words: list[tuple[str, str | None]] = [
         ("", status.reason),
@@ -271,7 +271,7 @@ def table(found: Sequence[RunStatus], width: int) -> RenderableType:
         found: How they stand.
         width: Columns there are.
     """
-    cells = {column.heading: [column.cell(status) for status in found] for column in COLUMNS}
+    cells = {column.heading: [output.shown(column.cell(status)) for status in found] for column in COLUMNS}
     columns = [column for column in COLUMNS if any(cells[column.heading])]
     widths = {
         column.heading: max(map(len, (column.heading, *cells[column.heading]))) + GAP for column in columns
@@ -303,13 +303,13 @@ def _remarks(found: Sequence[RunStatus]) -> list[Text]:
         # That SLURM forgets a run which ended long ago is nothing to be told of each.
         note = status.note if status.unanswered or not status.over else None
         for text in filter(None, (note, *status.trouble)):
-            whose.setdefault(text, []).append(place(status.run.run_dir))
+            whose.setdefault(text, []).append(output.shown(place(status.run.run_dir)))
     many = 3
     return [
         Text(
             ", ".join(names[:many])
             + (f" and {len(names) - many} more" if len(names) > many else "")
-            + f": {text}"
+            + f": {output.shown(text)}"
         )
         for text, names in whose.items()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -77,7 +76,7 @@ def _print_json(examined: Iterable[Examined]) -> Counter[str]:
         "counts": {status: counts[status] for status in COLOURS},
         "checks": rows,
     }
-    output.fact(json.dumps(document, indent=1))
+    output.document(document, indent=1)
     return counts
 
 
@@ -107,18 +106,18 @@ def _print_lines(examined: Iterable[Examined]) -> Counter[str]:
             if group is not None:
                 output.fact("")
             group = one.check.group
-            output.fact(output.painted(group, "1", sys.stdout))
+            output.fact(output.painted(group, "1", sys.stdout), coloured=True)
         for finding in one.findings:
             counts[finding.status] += 1
             head = output.painted(finding.status.ljust(STATUS), COLOURS[finding.status], sys.stdout)
             lines = _folded(finding.text)
-            output.fact(f"  {head}{one.check.name.ljust(NAME)}{lines[0]}".rstrip())
+            output.fact(f"  {head}{one.check.name.ljust(NAME)}{lines[0]}".rstrip(), coloured=True)
             for line in lines[1:]:
                 output.fact(" " * (2 + STATUS + NAME) + line)
             if finding.hint:
                 first, *more = _folded(f"hint: {finding.hint}")
                 head = output.painted("hint:", "36", sys.stdout)
-                output.fact(" " * (2 + STATUS + NAME) + first.replace("hint:", head, 1))
+                output.fact(" " * (2 + STATUS + NAME) + first.replace("hint:", head, 1), coloured=True)
                 for line in more:
                     output.fact(" " * (2 + STATUS + NAME) + line)
     output.say(", ".join(f"{counts[status]} {status}" for status in COLOURS if counts[status]))

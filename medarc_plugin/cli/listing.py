@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -34,7 +33,7 @@ def options(
     entrypoints.warn_of_near_misses(parsed.passed)
     settled = launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
     if as_json:
-        output.fact(json.dumps(document(settled), indent=1))
+        output.document(document(settled), indent=1)
     elif sys.stdout.isatty():
         _print_table(settled)
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from medarc_plugin import json_text
 from medarc_plugin.errors import EndedError, MedarcError, PreflightError
 from medarc_plugin.signals import Stopped, handling
 
@@ -31,22 +33,47 @@ _lost: list[OSError] = []
 """Why facts were lost; the first counts."""
 
 
-def say(text: str = "") -> None:
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BUT_COLOURS = re.compile("(?P<colour>\x1b\\[[0-9;]*m)|" + _CONTROLS.pattern)
+
+
+def shown(text: str, *, coloured: bool = False) -> str:
+    """Write out what a terminal would obey: names, reasons and logs are others' words.
+
+    Args:
+        text: The text; its lines and tabs stay.
+        coloured: Leave its colours.
+    """
+    controls = _BUT_COLOURS if coloured else _CONTROLS
+    return controls.sub(lambda found: _written_out(found[0]), text)
+
+
+def _written_out(found: str) -> str:
+    return found if len(found) > 1 else f"\\x{ord(found):02x}"
+
+
+def say(text: str = "", *, coloured: bool = False) -> None:
     """Print narration; where that cannot be, nobody reads it."""
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{shown(text, coloured=coloured)}\n")
         sys.stderr.flush()
     except OSError:
         _silence(sys.stderr)
 
 
-def fact(text: str) -> None:
+def fact(text: str, *, coloured: bool = False) -> None:
     """Print what a script may read. Where standard output takes it no more, it goes to the error stream.
 
     A reader that went away (`| head -1`) has read what it wanted.
     """
-    if _lost or not _takes(f"{text}\n"):
-        say(text)
+    if _lost or not _takes(f"{shown(text, coloured=coloured)}\n"):
+        say(text, coloured=coloured)
+
+
+def document(value: Mapping[str, Any], indent: int | None = 2) -> None:
+    """Print a JSON document, which is one whatever it holds and whatever the stream's encoding is."""
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("_", "-")
+    fact(json_text.write(value, indent=indent, ascii_only=encoding not in {"utf-8", "utf8"}))
 
 
 def _silence(stream: TextIO) -> None:
@@ -66,18 +93,18 @@ def unbroken() -> Iterator[None]:
 
 def warn(text: str) -> None:
     """Print something that does not stop the command."""
-    say(f"{_painted('warning:', '33')} {text}")
+    say(f"{_painted('warning:', '33')} {shown(text)}", coloured=True)
 
 
 def error(text: str, hint: str | None = None) -> None:
     """Print what stopped something, and the way out."""
-    say(f"{_painted('error:', '31')} {text}")
+    say(f"{_painted('error:', '31')} {shown(text)}", coloured=True)
     _say_hint(hint)
 
 
 def _say_hint(hint: str | None) -> None:
     if hint:
-        say(f"{_painted('hint:', '36')} {hint}")
+        say(f"{_painted('hint:', '36')} {shown(hint)}", coloured=True)
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -150,6 +177,33 @@ def _takes(text: str) -> bool:
     return not _lost
 
 
+def stream(text: str) -> bool:
+    """Print part of something that is read as it comes, as a log is.
+
+    Returns:
+        Whether anybody reads it still.
+
+    Raises:
+        OutputLostError: Standard output takes it no more.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return False
+    except OSError as lost:
+        _silence(sys.stdout)
+        raise OutputLostError(f"standard output cannot be written: {lost.strerror}") from None
+    return True
+
+
+class OutputLostError(MedarcError):
+    """Standard output takes no more of what a command is there to show."""
+
+    exit_code = LOST
+
+
 def _say_what_was_lost() -> int:
     if _takes(""):
         return 0
@@ -216,13 +270,13 @@ def show_plan(prepared: Prepared) -> None:
     if plan.launch.passed:
         rows.append(("passed on", _passed_words(plan)))
     rows.append(("run dir", str(plan.run_dir)))
-    shown = [file.path for file in prepared.files if plan.files.job not in file.path.parents]
+    listed = [file.path for file in prepared.files if plan.files.job not in file.path.parents]
     rows += [
         ("files" if index == 0 else "", str(path.relative_to(plan.run_dir)))
-        for index, path in enumerate([*shown, plan.files.job])
+        for index, path in enumerate([*listed, plan.files.job])
     ]
     for name, value in rows:
-        say(f"{_painted(name.ljust(11), '1')} {value}")
+        say(f"{_painted(name.ljust(11), '1')} {shown(value)}", coloured=True)
     for problem in prepared.problems:
         warn(problem_words(problem))
     for text in resolved.warnings:

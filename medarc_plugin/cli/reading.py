@@ -137,7 +137,7 @@ def printer(components: Collection[str]) -> Callable[[LogFile, Sequence[bytes]],
     def show(log: LogFile, lines: Sequence[bytes]) -> None:
         mark = ""
         if marked:
-            mark = f"{log.label:<{LABEL}} | "
+            mark = f"{output.shown(log.label):<{LABEL}} | ".replace("\n", " ")
             if colours:
                 mark = f"\x1b[{COLOURS[log.component]}m{mark}\x1b[0m"
         _write("".join(f"{mark}{text_of(line, colours=colours)}\n" for line in lines))
@@ -150,13 +150,10 @@ def _write(text: str) -> None:
 
     Raises:
         ReaderGoneError: Nobody reads it any more.
+        OutputLostError: Standard output takes it no more.
     """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise ReaderGoneError from None
+    if not output.stream(text):
+        raise ReaderGoneError
 
 
 def _say_why_none(run: Run, wanted: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import sys
@@ -15,6 +15,8 @@ from medarc_plugin.cli import output
 from medarc_plugin.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from medarc_plugin.report.history import History, Series
     from medarc_plugin.report.pictures import Chart
     from medarc_plugin.runs import Run
@@ -55,13 +57,17 @@ def report(
 
     if as_json and (output_file or png or open_page):
         raise UsageError("--json writes no page: it does not go with --output, --png or --open")
+    if output_file is not None and png is not None and output_file.resolve() == png.resolve():
+        raise UsageError(f"page and picture would both be {png}", hint="give --png another file")
     history = document.without_secrets(_read(runs.find(named)))
     if as_json:
-        output.fact(json.dumps(document.document(history), allow_nan=False))
+        output.document(document.document(history), indent=None)
         return
     path = (output_file or page.default_path(history)).absolute()
-    made = page.page(history)
     # What cannot be made is refused before anything is written.
+    for place in filter(None, (path, png)):
+        page.refuse_unwritable(place.absolute())
+    made = page.page(history)
     svg = page.picture(history) if png is not None else None
     drawn = page.png(svg) if svg is not None else None
     page.write(path, made)
@@ -129,7 +135,7 @@ def plot(
         series |= {f"eval/{name}": each for name, each in history.evals.items()}
         shown = [chart for chart in charts(history) if chart.name in {"reward", "loss"}]
     if as_json:
-        output.fact(json.dumps(_plotted(run, series), allow_nan=False))
+        output.document(_plotted(run, series), indent=None)
         return
     if not shown:
         output.say(f"{run.name} has made no step yet")
@@ -142,14 +148,31 @@ def _list(run: Run, *, as_json: bool) -> None:
     from medarc_plugin.report.document import FORMAT
     from medarc_plugin.report.history import metric_keys
 
-    known = metric_keys(run)
+    with _refusing():
+        known = metric_keys(run)
     if as_json:
-        output.fact(json.dumps({"format": FORMAT, "run_dir": str(run.run_dir), "metrics": known}))
+        output.document({"format": FORMAT, "run_dir": str(run.run_dir), "metrics": known}, indent=None)
     else:
         for name in known:
             output.fact(name)
         if not known:
             output.say(f"{run.name} has written no metrics yet")
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Say of metrics that cannot be read that this is so.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            hint="`medarc_slurm report` and `plot` without --metric show what else is there",
+        ) from None
 
 
 def _metrics(run: Run, keys: list[str]) -> dict[str, Series]:
@@ -162,7 +185,8 @@ def _metrics(run: Run, keys: list[str]) -> dict[str, Series]:
 
     from medarc_plugin.report.history import metric_keys, metrics_files, read_metrics
 
-    found = read_metrics(run, keys)
+    with _refusing():
+        found = read_metrics(run, keys)
     missing = [key for key, series in found.items() if not len(series) and not series.not_finite]
     if not missing:
         return found
@@ -204,7 +228,7 @@ def _print(charts: list[Chart]) -> None:
         if number:
             output.fact("")
         for line in terminal.draw(chart, style):
-            output.fact(line)
+            output.fact(line, coloured=True)
 
 
 def _can_print(text: str) -> bool:

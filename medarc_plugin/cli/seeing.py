@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,7 +120,7 @@ def find(named: Sequence[str]) -> tuple[list[Run], list[MedarcError]]:
 def print_json(found: Sequence[RunStatus]) -> None:
     """Print how runs stand as a JSON document."""
     document = {"format": FORMAT, "runs": [each.document() for each in found]}
-    output.fact(json.dumps(document, indent=2, ensure_ascii=False))
+    output.document(document)
 
 
 def _print(found: Sequence[RunStatus], *, always_table: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +51,8 @@ def cancel(
 
     Exit code 1: something still runs after --timeout.
     """
-    from medarc_plugin import runs, standing, steering
+    from medarc_plugin import process, runs, standing, steering
+    from medarc_plugin.cli import board
     from medarc_plugin.logs import who
 
     found = runs.find_all(named or [])
@@ -62,7 +62,12 @@ def cancel(
         sent = steering.send_signal(found, signal)
         _report([(status, f"{signal} is sent to {who(status)}", None) for status in sent], as_json=as_json)
         return
-    ended = steering.cancel(found, timeout)
+    try:
+        ended = steering.cancel(found, timeout)
+    except KeyboardInterrupt:
+        names = [board.place(run.run_dir) for run in found]
+        output.say(f"\ninterrupted; what has ended: {process.show(['medarc_slurm', 'status', *names])}")
+        raise typer.Exit(output.INTERRUPTED) from None
     _report([(each.status, each.text, each.gone) for each in ended], as_json=as_json)
     raise typer.Exit(0 if all(each.gone for each in ended) else LEFT)
 
@@ -85,7 +90,7 @@ def wait(
     status, code = steering.wait(run, timeout, output.say)
     if as_json:
         document = {"format": seeing.FORMAT, "run": status.document(), "code": code}
-        output.fact(json.dumps(document, indent=2, ensure_ascii=False))
+        output.document(document)
     elif code == steering.TIMED_OUT and not status.over:
         output.say(f"{ending(status)} after {timeout:g} s")
     else:
@@ -112,7 +117,12 @@ def _ask(found: Sequence[RunStatus], signal: str | None) -> None:
         output.say(f"{who(status)}, {board.line(status)}")
     what = f"send {signal} to" if signal else "end"
     which = "it" if len(going) == 1 else f"these {len(going)}"
-    if not typer.confirm(f"{what} {which}?", err=True):
+    try:
+        agreed = typer.confirm(f"{what} {which}?", err=True)
+    except typer.Abort:
+        output.say("\nnothing is done")
+        raise typer.Exit(output.INTERRUPTED) from None
+    if not agreed:
         output.say("nothing is done")
         raise typer.Exit(UsageError.exit_code)
 
@@ -125,4 +135,4 @@ def _report(told: Sequence[tuple[RunStatus, str, bool | None]], *, as_json: bool
             output.fact(f"{board.place(status.run.run_dir)}: {text}")
         return
     runs = [{**status.document(), "gone": gone, "message": text} for status, text, gone in told]
-    output.fact(json.dumps({"format": seeing.FORMAT, "runs": runs}, indent=2, ensure_ascii=False))
+    output.document({"format": seeing.FORMAT, "runs": runs})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,7 +34,7 @@ def why(
 
     answer = explain(runs.find(named))
     if as_json:
-        output.fact(json.dumps({"format": FORMAT, **answer.document()}, indent=2, ensure_ascii=False))
+        output.document({"format": FORMAT, **answer.document()})
         return
     _print(answer)
 

@@ -124,7 +124,7 @@ def earlier_lines(folder: Path, token: str) -> list[dict[str, Any]]:
     for text in texts:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and line.get("token") == token:
             lines.append(line)

@@ -127,6 +127,6 @@ def read(path: Path) -> dict[str, Any]:
     """Read one of the run's own JSON files; nothing when it is not there or torn."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

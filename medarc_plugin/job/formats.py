@@ -210,17 +210,17 @@ MAIN = Format(
         r"Evaluated (?P<name>.+) \(Step \d+\) \||Eval @ step=\d+ env=(?P<skipped>.+): no episodes returned"
     ),
     eval_result=re.compile(
-        r"Evaluated (?P<name>.+) \(Step (?P<step>\d+)\) \|.*?\| Reward (?P<reward>-?[\d.]+)"
+        r"Evaluated (?P<name>.+) \(Step (?P<step>\d+)\) \|.*?\| Reward (?P<reward>-?\d+(?:\.\d+)?)"
     ),
     # both trainers
     trainer_ends=re.compile(r"(?:RL|SFT) trainer finished!"),
     trainer_step=re.compile(
-        r"Step (?P<step>\d+) \| +(?P<seconds>[\d.dhms ]+?) \| Loss (?P<loss>-?[\d.]+)"
-        r".*?\| Throughput (?P<throughput>\d+) tokens/s.*?\| Peak Mem\. (?P<peak_memory>[\d.]+)"
+        r"Step (?P<step>\d+) \| +(?P<seconds>[\d.dhms ]+?) \| Loss (?P<loss>-?\d+(?:\.\d+)?)"
+        r".*?\| Throughput (?P<throughput>\d+) tokens/s.*?\| Peak Mem\. (?P<peak_memory>\d+(?:\.\d+)?)"
     ),
     # orchestrator/orchestrator.py
     rollout_step=re.compile(
-        r"Step (?P<step>\d+) \| +(?P<seconds>[\d.dhms ]+?) \| Reward (?P<reward>-?[\d.]+)"
+        r"Step (?P<step>\d+) \| +(?P<seconds>[\d.dhms ]+?) \| Reward (?P<reward>-?\d+(?:\.\d+)?)"
     ),
     # utils/process.py, which writes the name in lower case; entrypoints/rl.py and entrypoints/sft.py
     failed=re.compile(
@@ -387,7 +387,7 @@ def read_line(text: str) -> Line:
 def _json_line(text: str) -> Line:
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Line("", text)
     if not isinstance(entry, dict) or not isinstance(entry.get("message"), str):
         return Line("", text)
@@ -399,5 +399,5 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 def seconds(text: str) -> float:
     """Read a time as prime-rl's logs have it (`250ms`, `8.3s`, `1m 5s`, `1h 2m`), in seconds."""
-    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -119,7 +119,7 @@ def read_rows(path: Path) -> list[Row]:
 def _row(line: str) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("gpus"), list):
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from medarc_plugin.json_text import plain
 from medarc_plugin.redaction import Redaction, known_secrets
 from medarc_plugin.report.scales import moment
 
@@ -26,7 +26,7 @@ def document(history: History) -> dict[str, Any]:
         "entrypoint": run.entrypoint,
         "read_at": _utc(history.at),
         "state": state_in_words(history),
-        "phase": _plain(history.state.get("phase")),
+        "phase": plain(history.state.get("phase")),
         "reason": last.reason if last else None,
         "step": history.step,
         "max_steps": history.max_steps,
@@ -47,9 +47,9 @@ def document(history: History) -> dict[str, Any]:
         "evals": {name: series_document(series) for name, series in history.evals.items()},
         "gpus": [_gpu(series) for series in history.gpus],
         "attempts": [_attempt(attempt) for attempt in history.attempts],
-        "command": _plain(history.provenance.get("command")),
-        "provenance": _plain(history.provenance),
-        "config": _plain(history.config),
+        "command": plain(history.provenance.get("command")),
+        "provenance": plain(history.provenance),
+        "config": plain(history.config),
         "trouble": list(history.trouble),
     }
 
@@ -128,7 +128,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     kept = ("job_id", "host", "exit_code", "signals", "failed", "failure", "resumed_from", "checkpoint")
     return {
         "attempt": attempt.number,
-        **{name: _plain(attempt.record.get(name)) for name in (*kept, "steps", "step", "requeued")},
+        **{name: plain(attempt.record.get(name)) for name in (*kept, "steps", "step", "requeued")},
         "over": attempt.over,
         "reason": attempt.reason,
         "started": _utc(attempt.started),
@@ -141,19 +141,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             {"phase": phase.name, "began": _utc(phase.began), "seconds": round(phase.ended - phase.began, 1)}
             for phase in attempt.phases
         ],
-        "launched": _plain(attempt.launched) or None,
+        "launched": plain(attempt.launched) or None,
     }
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a record holds
-    """Name the numbers that JSON does not have: `NaN`, `Infinity`."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
-    return value
 
 
 def _utc(epoch: float | None) -> str | None:

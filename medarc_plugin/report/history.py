@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import runs
 from medarc_plugin.job.formats import EVALS, ORCHESTRATOR, TRAINER, Format, form_of, read_line, seconds
 from medarc_plugin.job.progress import duration as duration  # noqa: PLC0414 - for those who show a history
+from medarc_plugin.records import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -382,7 +383,7 @@ class _Collected:
         """
         if run.entrypoint == "inference":
             return ""
-        paths = [path for path in _metrics_files(run, config, self._form) if path.is_file()]
+        paths = [path for path in _metrics_files(run, config, self._form) if is_there(path)]
         for path in paths:
             try:
                 for row in rows(path, self._speaks):
@@ -438,19 +439,27 @@ class _Collected:
         form = self._form
         for component in (TRAINER, ORCHESTRATOR, EVALS):
             for message in _messages(folder / form.log.get(component, "missing")):
-                if component == TRAINER and (found := form.trainer_step.match(message)):
-                    step = int(found["step"])
-                    self.loss.add(step, float(found["loss"]))
-                    self.throughput.add(step, float(found["throughput"]))
-                    self.peak_memory.add(step, float(found["peak_memory"]))
-                    # A log says only how long it took.
-                    self.step_seconds.whole.add(step, seconds(found["seconds"]))
-                elif component == ORCHESTRATOR and (found := form.rollout_step.match(message)):
-                    step = int(found["step"])
-                    self.reward.add(step, float(found["reward"]))
-                    self.rollout_seconds.whole.add(step, seconds(found["seconds"]))
-                elif found := form.eval_result.match(message):
-                    self._take_eval(found["name"], int(found["step"]), float(found["reward"]))
+                # A line may look like a step's and have no numbers where they should be.
+                with contextlib.suppress(ValueError, OverflowError):
+                    self._take_message(component, message)
+
+    def _take_message(self, component: str, message: str) -> None:
+        form = self._form
+        if component == TRAINER and (found := form.trainer_step.match(message)):
+            step, *figures = map(float, found.group("step", "loss", "throughput", "peak_memory"))
+            # A log says only how long it took.
+            took = seconds(found["seconds"])
+            for series, value in zip((self.loss, self.throughput, self.peak_memory), figures, strict=True):
+                series.add(int(step), value)
+            self.step_seconds.whole.add(int(step), took)
+        elif component == ORCHESTRATOR and (found := form.rollout_step.match(message)):
+            step, reward = map(float, found.group("step", "reward"))
+            took = seconds(found["seconds"])
+            self.reward.add(int(step), reward)
+            self.rollout_seconds.whole.add(int(step), took)
+        elif found := form.eval_result.match(message):
+            step, reward = map(float, found.group("step", "reward"))
+            self._take_eval(found["name"], int(step), reward)
 
 
 def _parts(names: Iterable[str]) -> Parts:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
 import shlex
+import stat
 import statistics
 from pathlib import Path
 from textwrap import wrap
@@ -20,6 +24,8 @@ from medarc_plugin.report.pictures import WIDTH, draw
 from medarc_plugin.report.scales import figure, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from medarc_plugin.report.history import Attempt, History, Series
     from medarc_plugin.report.pictures import Picture
 
@@ -346,10 +352,47 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         UsageError: It cannot be written.
     """
+    # A record may hold what is no text; it is shown as a question mark.
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+    with _refusing(path):
+        if _is_special(path):
+            # A device or a pipe, which a file must not take the place of.
+            path.write_bytes(data)
+        else:
+            rundir.write_whole(path.resolve(), data)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place where nothing can be written.
+
+    Raises:
+        UsageError: It is one.
+    """
+    with _refusing(path):
+        special = _is_special(path)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not special and not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, _why_not(path.resolve().parent))
+
+
+def _why_not(folder: Path) -> str:
+    """Say why nothing can be written into a folder."""
+    return os.strerror(errno.EACCES if os.access(folder, os.F_OK) else errno.ENOENT)
+
+
+def _is_special(path: Path) -> bool:
     try:
-        # A record may hold what is no text; it is shown as a question mark.
-        data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-        rundir.write_whole(path, data)
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror or error}", hint="choose another place"

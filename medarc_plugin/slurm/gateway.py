@@ -223,12 +223,18 @@ def _is_ours(text: str, token: str, script: Path | None) -> bool:
 
 
 def script_of(job_id: str, cluster: Cluster = HERE) -> Path | None:
-    """Say which script a job runs; `None` when SLURM does not know the job, or cannot be asked."""
+    """Say which script a job runs; `None` when SLURM does not know the job.
+
+    Raises:
+        SlurmError: It cannot be asked.
+    """
     done = run(
         ["scontrol", *cluster.option, "-o", "show", "job", job_id],
         env=cluster.environment,
         timeout=QUERY_TIMEOUT,
     )
+    if not done.ok and "Invalid job id" not in done.stderr:
+        raise SlurmError((done.stderr.strip() or f"scontrol ended with {done.returncode}").splitlines()[-1])
     command = _fields(done.stdout).get("Command", "") if done.ok else ""
     return Path(command) if command.startswith("/") else None
 

@@ -28,6 +28,9 @@ FREE_FIELDS = ("JobName", "Comment")
 NOTHING = frozenset({"", "(null)", "N/A", "None", "Unknown", "NONE", "None assigned"})
 """How SLURM words that there is no value."""
 
+YEARS = range(1970, 9000)
+"""Years of times that are believed: beyond them no other zone may have that moment."""
+
 NO_ACCOUNTING = "there is no accounting"
 
 
@@ -181,7 +184,8 @@ def moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.year in YEARS else None
     except (ValueError, OverflowError, OSError):
         return None
 

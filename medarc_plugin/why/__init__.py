@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medarc_plugin import standing
+from medarc_plugin.records import is_there
 from medarc_plugin.standing import COMPLETED, PENDING, UNKNOWN, UNSUBMITTED
 from medarc_plugin.why import ended, going, pending
 from medarc_plugin.why.answer import Answer, headline
@@ -51,7 +52,7 @@ def _unsubmitted(status: RunStatus) -> Answer:
         status,
         headline(status, "was not submitted"),
         (status.reason or "its files are written, and no job was submitted",),
-        (f"sbatch {status.run.files.script}" if status.run.files.script.exists() else "launch it again",),
+        (f"sbatch {status.run.files.script}" if is_there(status.run.files.script) else "launch it again",),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import failures, logs, tails
 from medarc_plugin.backends.planning import first_failure, read_log_line
+from medarc_plugin.records import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,11 +164,11 @@ def _alone(run: Run) -> str | None:
 
 def _here(path: Path, run_dir: Path) -> Path:
     """A path that was recorded, where it is now: a run directory may be looked at from another place."""
-    if path.exists():
+    if is_there(path):
         return path
     for start in range(1, len(path.parts)):
         moved = run_dir.joinpath(*path.parts[start:])
-        if moved.is_file():
+        if is_there(moved):
             return moved
     return path
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from standins.recorded import MARK
 
 
@@ -87,3 +88,21 @@ def test_a_reader_that_has_seen_enough_ends_the_following(running, slurm):
 
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
+
+
+@pytest.mark.parametrize("follow", [(), ("-f",)])
+def test_logs_that_cannot_be_printed_are_an_error(running, slurm, follow):
+    write_logs(running)
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("medarc_slurm"), "logs", "runs/a", *follow],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: standard output cannot be written: No space left on device\n")

@@ -1,8 +1,10 @@
 """`medarc_slurm report` and `plot`, as they are typed."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from standins.trained import Recorded, full_run
@@ -221,3 +223,76 @@ def test_a_launch_loads_nothing_of_a_report():
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("option", [("--list",), ("--metric", "loss/mean"), ("--list", "--json")])
+def test_metrics_that_cannot_be_read_are_an_error_of_their_own(type_in, full, option):
+    path = full.run_dir / "metrics.jsonl"
+    path.unlink()
+    path.mkdir()
+
+    code, out, err = type_in("plot", "run", *option)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path} cannot be read: Is a directory\nhint: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Step 2 | 1m 2s | Loss 1.2.3 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        "Step 2 | 1m 2s | Loss . | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        "Step 2 | ..s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. .. GiB",
+        f"Step {'9' * 400} | 1s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+        f"Step {'9' * 5000} | 1s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB",
+    ],
+)
+def test_a_line_of_a_log_that_is_nearly_a_steps_costs_no_other(type_in, full, line):
+    (full.run_dir / "metrics.jsonl").unlink()
+    whole = "Step 1 | 1m 2s | Loss 0.5 | Throughput 10 tokens/s | Peak Mem. 3.1 GiB"
+    full.write("logs/attempt_1/trainer.log", f"{line}\n{whole}\n")
+
+    code, out, _ = type_in("plot", "run", "--json")
+
+    assert code == 0
+    assert json.loads(out)["series"]["loss"]["steps"][0] == 1
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(type_in, full, work):
+    pipe = work / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+
+    code, out, _ = type_in("report", "run", "--output", "pipe")
+
+    reader.join(30)
+    assert (code, out) == (0, f"report  {pipe}\n")
+    assert read[0].startswith("<!DOCTYPE html>")
+    assert pipe.is_fifo()
+
+
+def test_a_link_is_followed(type_in, full, work):
+    (work / "page.html").symlink_to("there.html")
+
+    assert type_in("report", "run", "--output", "page.html")[0] == 0
+    assert (work / "page.html").is_symlink()
+    assert (work / "there.html").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("place", ["run", "no/where.png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_page_is(type_in, full, work, place):
+    code, out, err = type_in("report", "run", "--output", "page.html", "--png", place)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {work / place} cannot be written: ")
+    assert not (work / "page.html").exists()
+
+
+def test_page_and_picture_are_not_one_file(type_in, full, work):
+    code, _, err = type_in("report", "run", "--output", "x", "--png", "./x")
+
+    assert code == 2
+    assert err == "error: page and picture would both be x\nhint: give --png another file\n"
+    assert not (work / "x").exists()

@@ -1,7 +1,9 @@
 """`cancel`, `wait` and `diff`, as they are typed."""
 
+import io
 import json
 
+import typer
 from standins.recorded import MARK, begin, end
 
 
@@ -74,3 +76,36 @@ def test_differences_are_listed_with_their_code(here, make_run, slurm):
     assert (same.code, same.out) == (0, "")
     assert (other.code, other.out.splitlines()[1].split()) == (1, ["config", "optim.lr", "1e-06", "2e-06"])
     assert document["differences"] == [{"section": "config", "path": "optim.lr", "left": 1e-6, "right": 2e-6}]
+
+
+def test_an_interrupted_cancel_says_where_to_look(here, running, slurm, monkeypatch):
+    monkeypatch.setattr("medarc_plugin.steering.cancel", lambda *_: interrupt())
+
+    done = here("medarc_slurm", "cancel", "--yes")
+
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "\ninterrupted; what has ended: medarc_slurm status runs/a\n"
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_instead_of_an_answer_ends_nothing(here, running, slurm, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.confirm", abort)
+
+    done = here("medarc_slurm", "cancel")
+
+    assert (done.code, done.out) == (130, "")
+    assert done.err.endswith("\nnothing is done\n")
+    assert slurm.calls("scancel") == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def abort(*_, **__):
+    raise typer.Abort

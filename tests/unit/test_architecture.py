@@ -32,7 +32,7 @@ LAYERS = (
     {"flight"},
     {"host", "slurm", "render", "profiles", "rundir", "index"},
     {"options", "hookspecs", "process", "project", "tails", "failures", "redaction", "lock", "lifesigns"},
-    {"models", "errors", "signals"},
+    {"models", "errors", "signals", "json_text"},
 )
 """From the top down; a module may import what stands below it, and its own package."""
 

@@ -211,3 +211,25 @@ def test_torn_records_are_no_end(make_run, text):
     assert found.submission is None
     assert found.name == "a"
     assert len(found.trouble) == 2
+
+
+def test_a_job_of_which_slurm_does_not_speak_is_not_called_unknown_to_it(slurm):
+    slurm.set(up=False)
+
+    with pytest.raises(
+        UsageError, match="job 4242 in your list of runs, and SLURM does not say what it is: "
+    ):
+        runs.find("4242")
+
+
+def test_a_folder_that_is_called_as_a_job_is_does_not_hide_the_job(make_run, entry, work):
+    run = make_run("a")
+    index.add(entry)
+    (work / "7").mkdir()
+
+    assert runs.find("7").run_dir == run.run_dir
+
+
+def test_no_name_is_no_run():
+    with pytest.raises(UsageError, match="there is no run '': "):
+        runs.find("")

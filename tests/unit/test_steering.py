@@ -181,6 +181,13 @@ def test_a_local_run_is_ended_by_its_owner(local):
     assert (ended.gone, ended.status.state) == (True, "FAILED")
 
 
+def test_a_signal_that_this_machine_has_not_is_an_error(local):
+    run, _ = local
+
+    with pytest.raises(SlurmError, match="could not be signalled: Invalid argument"):
+        steering.send_signal([run], "99")
+
+
 def test_a_local_run_of_another_machine_is_not_reached(work):
     run = recorded.make_run(work / "runs" / "l", job_id=None, backend="local")
     begin(run)

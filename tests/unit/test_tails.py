@@ -222,3 +222,22 @@ def test_what_is_left_at_the_end_is_shown(log, clock):
     append(log, b"a\nno end")
 
     assert growth.end() == [b"a", b"no end"]
+
+
+@pytest.mark.parametrize("count", [3, 1000])
+def test_an_endless_line_before_the_last_ones_is_not_read_whole(log, count):
+    with log.open("wb") as file:
+        file.truncate(10 * 2**30)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast but one\nlast\n")
+
+    cut, *lines = last_lines(log, count)[0]
+
+    assert lines == [b"last but one", b"last"]
+    assert len(cut) <= tails.BACKLOG + tails.BLOCK
+
+
+def test_of_an_endless_line_as_much_is_looked_at_as_is_shown():
+    assert text_of(b"x" * 2**24) == f"{'x' * tails.LONGEST_LINE} ... ({2**24} bytes)"
+    assert text_of(b"\x1b[2Ja\x1b[2J\x1b[K" * 2**18).startswith("aaaa")
+    assert text_of(b"y" * 2**20 + b"\rlast") == "last"

@@ -17,6 +17,7 @@ from standins.recorded import MARK, end
 from medarc_plugin import failures, why
 from medarc_plugin.cli import why as command
 from medarc_plugin.job.failures import describe
+from medarc_plugin.why.evidence import read_failure
 
 CAPTURES = Path(__file__).parents[1] / "failures"
 NAMES = sorted(path.name for path in CAPTURES.iterdir())
@@ -297,3 +298,17 @@ def test_the_command_prints_plain_lines_and_hints_last(work, slurm, capsys):
     assert lines[-1].startswith("hint: A larger --inference.vllm.gpu-memory-utilization")
     first_hint = next(place for place, line in enumerate(lines) if line.startswith("hint: "))
     assert all(line.startswith("  ") for line in lines[1:first_hint])
+
+
+def test_a_log_in_a_folder_that_others_hide_is_one_that_is_not_there(work):
+    run = recorded.make_run(work / "a")
+    (work / "a" / "trainer.log").touch()
+
+    def hidden(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "stat", hidden)
+        found = read_failure("trainer ended with exit code 1: x; its log: /hidden/trainer.log", run)
+
+    assert found.log == work / "a" / "trainer.log"
