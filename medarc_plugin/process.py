@@ -162,7 +162,7 @@ def run_apart(
         keep: Descriptors that it inherits.
 
     Returns:
-        As `run`; of each stream the last megabyte. One that was stopped gives 124 too.
+        As `run`; of each stream the last 64 MiB. One that was stopped gives 124 too.
     """
     argv = tuple(argv)
     # Files, since the end of a pipe comes only when all who hold it have ended.
@@ -273,7 +273,8 @@ class _Session:
 
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 5.0
-_MOST_READ = 2**20
+_MOST_READ = 2**26
+"""Bytes of a stream: squeue may have a line for each of a hundred thousand jobs."""
 
 
 def _end_of(file: IO[bytes]) -> str:

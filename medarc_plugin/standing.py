@@ -23,7 +23,7 @@ from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, JobState, Submission
 from medarc_plugin.records import Records
 from medarc_plugin.runs import Run, open_run
-from medarc_plugin.slurm import lost, queue
+from medarc_plugin.slurm import gateway, lost, queue
 from medarc_plugin.slurm.gateway import Cluster
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ STATE_OF = {
 }
 """SLURM's word for how an attempt ended by its own record; `FAILED` for all others."""
 
-MARK = re.compile(r"\[medarc:([0-9A-Za-z_-]+)\]")
 
 READERS = 16
 """Runs whose files are read at once: on a network file system each file is a wait."""
@@ -349,7 +348,7 @@ def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> Slurm:
     answer = queue.queue(cluster, [os.geteuid(), *owners])
     by_token: dict[str, list[Job]] = defaultdict(list)
     for job in answer.jobs:
-        for token in MARK.findall(job.comment or ""):
+        for token in gateway.marks(job.comment):
             by_token[token].append(job)
     slurm = Slurm(answer.problem, by_token, {job.job_id: job for job in answer.jobs})
     open_ = [run for run, told in runs if _in_queue(run, slurm) is None and not _has_ended(run, told)]
@@ -384,7 +383,7 @@ def _in_queue(run: Run, slurm: Slurm) -> Job | None:
         # A script that was submitted again by hand has the same word: what lives counts, then the newest.
         return max(own, key=lambda job: (not JobState(job.state).over, int(job.job_id)))
     job = slurm.by_id.get(run.submission.job_id) if run.submission is not None else None
-    if job is None or MARK.search(job.comment or ""):
+    if job is None or gateway.marks(job.comment):
         return None
     return job if job.script == str(run.files.script) else None
 
@@ -394,7 +393,7 @@ def _in_accounting(run: Run, slurm: Slurm) -> Job | None:
     job = slurm.accounted.get(run.submission.job_id) if run.submission is not None else None
     if job is None or run.submission is None:
         return None
-    marks = MARK.findall(job.comment or "")
+    marks = gateway.marks(job.comment)
     if marks:
         return job if run.token in marks else None
     submitted = records.time_of(run.submission.submitted_at)

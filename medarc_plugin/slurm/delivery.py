@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medarc_plugin.flight import Flight
+    from medarc_plugin.slurm.queue import Job
 
 
 SENDING = "MEDARC_SENDING"
@@ -193,7 +194,7 @@ class _Delivery:
 
         return is_over
 
-    def _adopt(self, answer: Answer, job: lookup.Found) -> Accepted:
+    def _adopt(self, answer: Answer, job: Job) -> Accepted:
         self._flight.say(f"sbatch {answer.words}; SLURM has the job all the same: {job.job_id} ({job.state})")
         return self.take(Accepted(job.job_id, job.cluster or self._cluster.name))
 
@@ -207,7 +208,7 @@ class _Delivery:
         )
         return self.take(Accepted(signs.job_id, self._cluster.name))
 
-    def _end(self, twin: lookup.Found, accepted: Accepted) -> None:
+    def _end(self, twin: Job, accepted: Accepted) -> None:
         """End a job that came late: the script was sent again meanwhile."""
         self._flight.say(
             f"an earlier sending arrived late, as job {twin.job_id}; job {accepted.job_id} is the run's"

@@ -170,10 +170,15 @@ TAKEN = "its id belongs to another job now"
 _MARK = re.compile(r"\[medarc:([^\]\s]+)\]")
 
 
+def marks(comment: str | None) -> list[str]:
+    """The submissions' words in a comment."""
+    return _MARK.findall(comment or "")
+
+
 def is_marked(comment: str, token: str) -> bool | None:
     """Say whether a comment has a submission's word; `None` when it has none of this plugin's at all."""
-    marks = _MARK.findall(comment)
-    return token in marks if marks else None
+    found = marks(comment)
+    return token in found if found else None
 
 
 def job_state(

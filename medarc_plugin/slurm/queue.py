@@ -7,15 +7,17 @@ name, path or comment has.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run
+from medarc_plugin.models import JobState
+from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run, run_apart
 from medarc_plugin.slurm.gateway import QUERY_TIMEOUT, Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 RECORD, FIELD = "\x1e", "\x1f"
 
@@ -51,6 +53,7 @@ class Job:
         name: The job's name; only accounting says so.
         comment: The job's comment, where it is kept.
         exit_code: `code:signal`; only accounting says so.
+        cluster: The cluster that named itself, where several were asked.
     """
 
     job_id: str
@@ -65,6 +68,12 @@ class Job:
     name: str | None = None
     comment: str | None = None
     exit_code: str | None = None
+    cluster: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good."""
+        return JobState(self.state).over
 
 
 @dataclass(frozen=True)
@@ -80,20 +89,42 @@ class Answer:
     problem: str | None = None
 
 
-def queue(cluster: Cluster, users: Iterable[int]) -> Answer:
+def queue(cluster: Cluster, users: Iterable[int], *, stop: Callable[[], bool] | None = None) -> Answer:
     """Ask the controller for all jobs of some users, those included that ended a short while ago.
+
+    What SLURM has refused is no job, though some of it has an id.
 
     Args:
         cluster: Which one.
         users: Their numbers.
+        stop: Asked often whether to give up.
     """
     whose = ",".join(map(str, sorted(set(users))))
     argv = ["squeue", *cluster.option, "-h", "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
-    done = run(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT)
+    if stop is None:
+        done = run(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT)
+    else:
+        done = run_apart(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT, stop=stop)
     if not done.ok:
         return Answer(problem=_problem(done))
-    found = map(_queued, done.stdout.split(RECORD)[1:])
-    return Answer(tuple(job for job in found if job is not None))
+    head, *texts = done.stdout.split(RECORD)
+    named, jobs = _named(head), []
+    for text in texts:
+        job = _queued(text, named)
+        if job is not None:
+            jobs.append(job)
+        named = _named(text) or named
+    return Answer(tuple(jobs))
+
+
+_CLUSTER = re.compile(r"(?:^|\n)CLUSTER: (\S+)\n\Z")
+"""What squeue says before the jobs of each cluster, where it asks several."""
+
+
+def _named(text: str) -> str | None:
+    """The cluster whose jobs follow this text."""
+    found = _CLUSTER.search(text)
+    return found[1] if found else None
 
 
 def accounting(cluster: Cluster, job_ids: Sequence[str]) -> Answer:
@@ -116,9 +147,10 @@ def accounting(cluster: Cluster, job_ids: Sequence[str]) -> Answer:
 
 
 def _environment(cluster: Cluster) -> dict[str, str]:
-    """The user's own wishes for these commands would hide jobs."""
+    """Without the user's own wishes for these commands, which would hide jobs; times are in seconds."""
     kept = cluster.environment.items()
-    return {name: value for name, value in kept if not name.startswith(("SQUEUE_", "SACCT_"))}
+    own = {name: value for name, value in kept if not name.startswith(("SQUEUE_", "SACCT_"))}
+    return {**own, "SLURM_TIME_FORMAT": "%s"}
 
 
 def _problem(done: Completed) -> str:
@@ -131,12 +163,15 @@ def _problem(done: Completed) -> str:
     return words[-1].strip() if words else f"{program} ended with exit code {done.returncode}"
 
 
-def _queued(text: str) -> Job | None:
-    values = text.removesuffix("\n").split(FIELD, len(QUEUE_FIELDS) - 1)
+def _queued(text: str, cluster: str | None) -> Job | None:
+    values = _CLUSTER.sub("", text).removesuffix("\n").split(FIELD, len(QUEUE_FIELDS) - 1)
     if len(values) != len(QUEUE_FIELDS) or not values[0].strip().isdigit():
         return None
     job_id, state, reason, start, end, node, partition, submitted, script, comment = map(_value, values)
     if job_id is None or state is None:
+        return None
+    if state == "FAILED" and node is None and start is not None and start == submitted:
+        # What is left of some that SLURM refuses: it has an id, and sbatch is not told it.
         return None
     return Job(
         job_id,
@@ -149,6 +184,7 @@ def _queued(text: str) -> Job | None:
         submitted=moment(submitted),
         script=script,
         comment=comment,
+        cluster=cluster,
     )
 
 
@@ -180,11 +216,11 @@ def _value(text: str) -> str | None:
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a time as SLURM's commands print it, in the local zone, and give it in UTC."""
+    """Read a time as SLURM's commands print it, in seconds since 1970 or in the local zone; in UTC."""
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromtimestamp(int(text), UTC) if text.isdecimal() else datetime.fromisoformat(text)
         return found.astimezone(UTC) if found.year in YEARS else None
     except (ValueError, OverflowError, OSError):
         return None

@@ -37,8 +37,8 @@ def test_what_slurm_refused_is_no_job_though_it_has_an_id(slurm):
     # As 22.05 shows it for `Requested node configuration is not available`.
     slurm.set(
         jobs={
-            "22": job("FAILED", submitted="100", start="100"),
-            "23": job("FAILED", submitted="100", start="100", node="node1"),
+            "22": job("FAILED", submit="100", start="100"),
+            "23": job("FAILED", submit="100", start="100", node="node1"),
         }
     )
 
@@ -49,8 +49,8 @@ def test_what_lives_and_then_the_newest_comes_last(slurm):
     slurm.set(
         jobs={
             "9": job("RUNNING"),
-            "30": job("FAILED", submitted="200"),
-            "31": job("FAILED", submitted="100"),
+            "30": job("FAILED", submit="200"),
+            "31": job("FAILED", submit="100"),
             "10": job("PENDING"),
         }
     )
@@ -70,7 +70,7 @@ def test_an_earlier_job_with_the_same_script_is_not_taken_for_it(slurm):
     old = str(int(time.time() - 3600))
     slurm.set(
         jobs={
-            "20": job("FAILED", comment="", submitted=old),
+            "20": job("FAILED", comment="", submit=old),
             "21": job("FAILED", comment=""),
             "22": job("FAILED", comment="[medarc:ba9876543210]"),
         }
@@ -92,12 +92,20 @@ def test_without_squeue_nobody_knows(slurm):
 
 
 def test_a_cluster_that_names_itself_is_noted(slurm):
-    job = ("23", "RUNNING", "100", "100", "node1", SCRIPT, f"[medarc:{TOKEN}]")
-    slurm.answer("squeue", "CLUSTER: west\n" + "\x1f".join(job) + "\n")
+    def shown(job_id, comment):
+        job = (job_id, "RUNNING", "None", "100", "N/A", "node1", "gpu", "100", SCRIPT, comment)
+        return "\x1e" + "\x1f".join(job) + "\n"
 
-    (found,) = lookup.find(lookup.Sought(TOKEN, Path(SCRIPT)), gateway.Cluster("east,west"))
+    mark = f"[medarc:{TOKEN}]"
+    others = shown("22", "[medarc:ba9876543210]\ntwo lines") + shown("24", mark)
+    slurm.answer("squeue", f"CLUSTER: east\n{others}CLUSTER: west\n{shown('23', mark)}CLUSTER: north\n")
 
-    assert (found.job_id, found.cluster) == ("23", "west")
+    found = lookup.find(lookup.Sought(TOKEN, Path(SCRIPT)), gateway.Cluster("east,west,north"))
+
+    assert {job.job_id: (job.cluster, job.comment) for job in found} == {
+        "24": ("east", mark),
+        "23": ("west", mark),
+    }
 
 
 def test_the_users_own_wishes_for_squeue_hide_no_job(slurm, monkeypatch):

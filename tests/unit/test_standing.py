@@ -244,6 +244,18 @@ def test_a_job_whose_comment_a_site_took_is_known_by_its_script(make_run, slurm)
     assert look_at(run).state == LOST
 
 
+def test_what_slurm_refused_is_not_the_runs_job_though_it_has_an_id(make_run, slurm):
+    run = make_run()
+    refused = {"state": "FAILED", "submit": "1767225600", "start": "1767225600", "comment": MARK}
+    slurm.set(jobs={"17": {"state": "RUNNING", "comment": MARK, "node": "node3"}, "18": refused})
+    running = look_at(run)
+    slurm.set(jobs={"18": refused})
+    found = look_at(run)
+
+    assert (running.state, running.node) == ("RUNNING", "node3")
+    assert found.state != "FAILED"
+
+
 def test_a_script_that_was_submitted_again_by_hand_is_the_runs(make_run, slurm):
     run = make_run()
     slurm.set(
