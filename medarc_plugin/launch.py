@@ -261,12 +261,17 @@ class Clusters:
         return self._trials[key]
 
 
-def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> None:
+def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> str | None:
     """Write the files of a run without submitting it: the whole of a dry run.
+
+    What a directory tells of a run that was submitted is not written over.
 
     Args:
         prepared: The run.
         say: Told what is waited for.
+
+    Returns:
+        Why nothing is written; `None` when the files are.
 
     Raises:
         RunDirectoryError: The run directory cannot take the run.
@@ -279,9 +284,13 @@ def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> No
         _settle(prepared, say)
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
+        job_id = rundir.job_of(files)
+        if job_id is not None:
+            return f"{prepared.plan.run_dir} keeps the record of job {job_id}"
         rundir.sweep(files)
         rundir.write(prepared.files)
         planning.leave_mark(prepared.plan)
+    return None
 
 
 def submit(

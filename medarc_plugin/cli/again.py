@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -69,7 +70,7 @@ def resume(context: typer.Context) -> None:
     request = again(replace(old, arguments=tuple(_without_resume(old.arguments))), extra, here)
     goes_on = () if extra.resume else (arguments.PASSED_ON,)
     request = replace(request, run_dir=run.run_dir, resume=True, arguments=(*request.arguments, *goes_on))
-    request = replace(request, command=command_of(request))
+    request = _with_its_command(request, here)
     # Read now: the launch writes another one over it.
     before = read_table(run.files.resolved)
     raise typer.Exit(entrypoints.carry_out(request, lambda prepared: _say_changes(run, before, prepared)))
@@ -80,6 +81,8 @@ def rerun(context: typer.Context) -> None:
 
     Relative paths in it mean what they meant; what is given comes after it.
     """
+    from medarc_plugin import project
+
     run, extra, here = _taken_apart(context.args)
     if extra.run_dir is None:
         raise UsageError("rerun wants a directory of its own", hint="rerun RUN --output-dir DIR")
@@ -91,8 +94,10 @@ def rerun(context: typer.Context) -> None:
     old = recorded(run)
     if not any(word.partition("=")[0] == FROM_ELSEWHERE for word in old.arguments):
         old = replace(old, arguments=tuple(_without_resume(old.arguments)), resume=False)
+    if project.root(here) != project.root():
+        output.say(f"project     {project.root()}, the one of {run.run_dir}")
     request = replace(again(old, extra, here), run_dir=extra.run_dir, resume=old.resume or extra.resume)
-    raise typer.Exit(entrypoints.carry_out(replace(request, command=command_of(request))))
+    raise typer.Exit(entrypoints.carry_out(_with_its_command(request, here)))
 
 
 def diff(
@@ -222,6 +227,12 @@ def command_of(request: Request) -> tuple[str, ...]:
     if request.sandbox is not None:
         words.append(f"--sandbox={request.sandbox}")
     return (*words, "--", *request.arguments)
+
+
+def _with_its_command(request: Request, here: Path) -> Request:
+    """Give a request what is recorded of it: the one command that means it, and what was typed."""
+    typed = (Path(sys.argv[0]).name, *sys.argv[1:])
+    return replace(request, command=command_of(request), typed=typed, typed_in=here)
 
 
 def _counts(gpus: GpuRequest) -> tuple[int | None, int | None, int | None]:

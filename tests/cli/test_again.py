@@ -100,6 +100,74 @@ def test_a_dry_run_writes_and_submits_nothing(here, launched, slurm, work):
     assert len(slurm.calls("sbatch")) == 1
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_dry_run_leaves_the_record_of_what_ran(here, launched, by_hand):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    (run / "job_17.log").touch()
+    (run / "checkpoints").mkdir()
+    if by_hand:
+        (run / "configs/launch/submission.json").unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    done = here("medarc_slurm", "resume", "runs/a", "--max-steps", "99", "--time", "5:00", "--dry-run")
+
+    assert (done.code, done.out) == (0, ""), done.err
+    assert "time limit  5:00" in done.err
+    assert "max_steps was 5, and is 99 now" in done.err
+    assert f"{run} keeps the record of job 17, so nothing is written" in done.err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_rehearsal_has_no_record_to_keep(here, launched):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--rehearse")
+
+    done = here("medarc_slurm", "sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--dry-run")
+
+    assert done.out.strip().endswith(f"sbatch --parsable {run}/sft.sbatch"), done.err
+
+
+def test_several_dry_runs_leave_what_ran_too(here, launched):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+
+    done = here(
+        *("medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1"),
+        *("--max-steps", "9", "--dry-run"),
+    )
+
+    assert done.out.strip().endswith("runs/b/sft.sbatch"), done.err
+    assert f"not written: {run} keeps the record of job 17" in done.err
+    assert config(run)["max_steps"] == 5
+
+
+def test_what_was_typed_is_kept_beside_the_command_that_it_means(here, launched, work, monkeypatch):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    monkeypatch.chdir(work)
+
+    here("medarc_slurm", "resume", str(run), "--max-steps", "6")
+
+    made = provenance(run)
+    assert made["typed"] == ["medarc_slurm", "resume", str(run), "--max-steps", "6"]
+    assert (made["typed_in"], made["working_directory"]) == (str(work), str(work / "project"))
+    assert made["command"][:3] == ["sft", "--backend", "slurm"]
+    here("medarc_slurm", "report", str(run), "-o", str(work / "page.html"))
+    page = (work / "page.html").read_text()
+    assert f"<code>medarc_slurm resume {run} --max-steps 6</code>" in page
+    assert "<code>sft --backend slurm" in page
+
+
+def test_a_rerun_belongs_to_the_project_of_its_command(here, launched, work, monkeypatch):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    (work / "other").mkdir()
+    (work / "other" / "medarc.toml").touch()
+    (work / "project" / "medarc.toml").touch()
+    monkeypatch.chdir(work / "other")
+
+    done = here("medarc_slurm", "rerun", str(run), "--output-dir", "again")
+
+    assert f"project     {work}/project, the one of {run}" in done.err
+    assert index.entries()[-1].project == str(work / "project")
+
+
 def test_of_several_configs_in_one_command_the_runs_own_is_meant(here, launched, work):
     here("medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1")
 
