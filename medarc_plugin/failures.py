@@ -698,6 +698,15 @@ KNOWN: tuple[KnownFailure, ...] = (
         components=(JOB,),
     ),
     KnownFailure(
+        name="dependency-failed",
+        title="What it depended on did not end well",
+        cause="It was to start only after job {job}, which did not end as --dependency asks; SLURM ended it "
+        "before it began.",
+        way="`medarc_slurm why {job}` says why that one ended; then `medarc_slurm resume --dependency "
+        "afterok:NEW`, behind the job in its place, or without --dependency",
+        reasons=("DependencyNeverSatisfied",),
+    ),
+    KnownFailure(
         name="cancelled",
         title="Somebody cancelled the job",
         cause="It was ended on purpose: by you, an operator or another program.",

@@ -74,6 +74,9 @@ STATE_OF = {
 }
 """SLURM's word for how an attempt ended by its own record; `FAILED` for all others."""
 
+NEVER_SATISFIED = "DependencyNeverSatisfied"
+"""SLURM's reason of a job whose dependency cannot be met any more: scripts ask to be ended then."""
+
 MARK = re.compile(r"\[medarc:([0-9A-Za-z_-]+)\]")
 
 READERS = 16
@@ -505,7 +508,9 @@ def _why(job: Job, newest: AttemptRecord | None) -> str | None:
     if not JobState(job.state).over:
         return job.reason
     own = _why_ended(newest) if newest is not None and newest.final else None
-    # A job that was cancelled keeps the reason for which it waited.
+    # A job that was cancelled keeps the reason for which it waited; SLURM itself ends one for this.
+    if own is None and job.reason == NEVER_SATISFIED:
+        return job.reason
     return own or (None if job.state in {COMPLETED, "CANCELLED"} else job.reason)
 
 

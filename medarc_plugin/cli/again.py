@@ -35,6 +35,9 @@ DIFFERENT = 1
 FROM_ELSEWHERE = "--resume.dir"
 """prime-rl's flag for a checkpoint of another run: where such a run begins is part of what it is."""
 
+OF_ONE_SUBMISSION = frozenset({"dependency", "begin"})
+"""Options that say when one job was to start: SLURM refuses to wait for a job that it has forgotten."""
+
 MOST_NAMED = 5
 """Paths of a config that a warning names."""
 
@@ -172,14 +175,15 @@ def recorded(run: Run) -> Request:
 def again(old: Request, extra: Request, here: Path) -> Request:
     """Put together a recorded command and what is added to it.
 
-    What the recorded one said of deleting, rehearsing and trying out is not part of the run.
+    What the recorded one said of deleting, rehearsing and trying out is not part of the run, and neither is
+    when its job was to start.
 
     Args:
         old: The recorded command.
         extra: What was typed now; wins.
         here: Where it was typed: its own paths are relative to that.
     """
-    options = dict(old.options)
+    options = {name: value for name, value in old.options.items() if name not in OF_ONE_SUBMISSION}
     for name, value in extra.options.items():
         value = _from(here, value) if _is_path(name) else value  # noqa: PLW2901 - the same, made absolute
         options[name] = (*options.get(name, ()), *value) if isinstance(value, tuple) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import failures
 from medarc_plugin.process import show
 from medarc_plugin.slurm import jobs
-from medarc_plugin.standing import FORGOTTEN, LOST, SLURM, UNKNOWN, backend_of, cluster_of
+from medarc_plugin.standing import FORGOTTEN, LOST, NEVER_SATISFIED, SLURM, UNKNOWN, backend_of, cluster_of
 from medarc_plugin.why import evidence
 from medarc_plugin.why.answer import Answer, headline
 
@@ -66,8 +66,11 @@ class View:
     exit_code: str | None = None
     reason: str | None = None
     user: int | None = None
+    dependency: str | None = None
 
     def __str__(self) -> str:
+        if self.reason == NEVER_SATISFIED:
+            return ", ".join(filter(None, (self.state, self.reason, self.dependency)))
         words = WORDS.get(self.state)
         by = f" by {_user(self.user)}" if self.user is not None else ""
         code, _, number = (self.exit_code or "").partition(":")
@@ -141,6 +144,7 @@ def _view(status: RunStatus) -> View | None:
         exit_code=known.exit_code if known else told.exit_code if told else None,
         reason=known.reason if known else None,
         user=told.user if told else None,
+        dependency=known.dependency if known else None,
     )
 
 
@@ -166,6 +170,8 @@ def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, 
     first = evidence.first_of(status, attempt, newest) if attempt is not None else None
     state = view.state if view else status.state if newest else None
     reason = attempt.reason if attempt is not None else None
+    if attempt is None and status.reason == NEVER_SATISFIED:
+        return Verdict(None, None, _unmet(view))
     sure = _surely(state, reason, failed=first is not None)
     if sure is not None:
         return Verdict(attempt, first, sure)
@@ -182,6 +188,13 @@ def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, 
         found, where = _anybody(said, consequences=True)
         found = replace(found, likely=True) if found else None
     return Verdict(attempt, first, found, where)
+
+
+def _unmet(view: View | None) -> Found | None:
+    """Name the jobs that a job waited for in vain."""
+    found = failures.by_end(None, NEVER_SATISFIED)
+    jobs_ = re.findall(r"(\d+)(?:_\S+?)?(?:\+\d+)?\(failed\)", (view.dependency if view else None) or "")
+    return replace(found, groups=(("job", jobs_[0]),)) if found is not None and jobs_ else found
 
 
 def _surely(state: str | None, reason: str | None, *, failed: bool) -> Found | None:
@@ -255,12 +268,17 @@ def _what(status: RunStatus, last: Verdict) -> str:
         return "unknown: SLURM does not know the job any more, and no record tells of its end"
     if status.state == UNKNOWN:
         return "nobody knows: SLURM does not answer, and no record tells of its end"
+    if status.reason == NEVER_SATISFIED:
+        return "was ended before it began"
     words = {"CANCELLED": "was cancelled", "TIMEOUT": "came to its time limit", "PREEMPTED": "was preempted"}
     return words.get(status.state, f"failed ({status.state})") + attempt + where
 
 
 def _story(status: RunStatus, last: Verdict) -> list[str]:
     first = last.first
+    if first is None and status.reason == NEVER_SATISFIED:
+        whose = dict(last.found.groups).get("job") if last.found else None
+        return [f"{f'job {whose}' if whose else 'a job'}, which it depended on, did not end well"]
     if first is None:
         reason = status.reason
         return [reason] if reason and reason != status.state else []

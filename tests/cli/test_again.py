@@ -277,6 +277,13 @@ def test_a_checkpoint_of_another_run_is_part_of_a_run(here, launched, work):
     assert config(work / "project/runs/b")["resume"]["dir"] == "/ckpt/step_3"
 
 
+def test_when_a_job_was_to_start_says_nothing_of_the_next(tmp_path):
+    old = request("@", "a.toml", "--dependency", "afterok:44", "--begin", "now+2hours", "--time", "30")
+
+    assert again.again(old, request(), tmp_path).options == {"time": "30"}
+    assert again.again(old, request("-d", "afterok:45"), tmp_path).options["dependency"] == "afterok:45"
+
+
 def test_paths_that_are_typed_now_are_meant_from_here(tmp_path):
     old = request("@", "a.toml", "--project-dir", "old")
     extra = replace(request("@", "b.toml", "--project-dir", "new", "--x", "c"), sandbox=Path("box"))
