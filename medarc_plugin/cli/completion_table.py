@@ -28,8 +28,13 @@ KINDS = {
     "--gpu-type": "gpu_type",
     "--profile": "profile",
     "--backend": "=slurm,local",
+    "--component": "=trainer,orchestrator,inference,evals,env,job",
+    "--metric": "metric",
 }
 """What a value is, by the name of its option."""
+
+TAKEN_UP = frozenset({"resume", "rerun"})
+"""Commands that take a run, and then what a launch takes."""
 
 METAVARS = {"DIR": "dir", "FILE": "file", "CONFIG": "config", "RUN": "run", "PATH": "file", "FOLDER": "dir"}
 """The same, by what stands for it in the help."""
@@ -114,6 +119,8 @@ def look_up() -> Iterator[tuple[str, dict[str, Any]]]:
             yield "options", {**launch, "options": [*further, *launch["options"]]}
         elif words[-1:] and words[-1] in ENTRYPOINTS:
             yield words[-1], _launch()
+        elif words[-1:] and words[-1] in TAKEN_UP:
+            yield words[-1], {**_launch(), "arguments": [{"value": "run", "many": False}], "launch": False}
         else:
             yield " ".join(words), _typed(command)
 
