@@ -106,7 +106,10 @@ app.command("completion")(completion)
 
 @app.command("export")
 def export(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    named: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run directory or job id. Default: the project's newest run."),
+    ] = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", help="Step of the checkpoint. Default: the newest whole one.")
     ] = None,
@@ -116,8 +119,12 @@ def export(
 
     They go to RUN/weights/step_N, with config and tokenizer. Needs prime-rl, and no GPU.
     """
+    from medarc_plugin import runs
     from medarc_plugin.export import export as write
 
+    # A folder may also be a run that prime-rl itself launched.
+    is_folder = named is not None and Path(named).is_dir()
+    run_dir = Path(named) if named is not None and is_folder else runs.find(named).run_dir
     raise typer.Exit(write(run_dir, step, force=force))
 
 
