@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medarc_plugin import tails
 from medarc_plugin.backends.planning import log_format
 from medarc_plugin.records import is_there
-from medarc_plugin.standing import GONE, LOST, PENDING, UNSUBMITTED, backend_of, clock
+from medarc_plugin.standing import GONE, LOST, PENDING, UNEXPORTED, UNSUBMITTED, backend_of, clock
 from medarc_plugin.watching import Pace, Watcher
 
 if TYPE_CHECKING:
@@ -301,7 +301,8 @@ def ending(status: RunStatus) -> str:
     code = f", exit code {status.exit_code}" if status.exit_code is not None else ""
     words = {LOST: "is lost", GONE: "is gone", UNSUBMITTED: "was not submitted"}
     how = words.get(status.state, f"is over: {status.state}" if status.over else f"is {status.state}")
-    return f"{who(status)} {how}{code}" + (f": {status.reason}" if status.reason else "")
+    why = [*filter(None, (status.reason,)), *(each for each in status.trouble if each.startswith(UNEXPORTED))]
+    return f"{who(status)} {how}{code}" + (f": {'; '.join(why)}" if why else "")
 
 
 def _size(path: Path) -> int:

@@ -77,6 +77,25 @@ class AttemptRecord:
         return max(0.0, (end - self.started).total_seconds())
 
 
+def unexported(run: Run, attempt: AttemptRecord) -> str | None:
+    """Say why the weights of a finished run are missing; `None` when they are not.
+
+    They may have been exported since.
+
+    Args:
+        run: The run.
+        attempt: Its newest attempt.
+    """
+    why, step = attempt.row.get("unexported"), attempt.row.get("checkpoint")
+    if (
+        not isinstance(why, str)
+        or not why
+        or is_there(run.run_dir / "weights" / f"step_{step}" / "export.json")
+    ):
+        return None
+    return why
+
+
 @dataclass(frozen=True)
 class Records:
     """What a run's files tell.

@@ -21,6 +21,7 @@ from medarc_plugin import flight, index, lifesigns, records
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, JobState, Submission
+from medarc_plugin.process import show
 from medarc_plugin.records import Records
 from medarc_plugin.runs import Run, open_run
 from medarc_plugin.slurm import lost, queue
@@ -90,6 +91,8 @@ SILENT = "from the run's records, SLURM did not answer"
 
 CLOCKS = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
+
+UNEXPORTED = "its weights are not exported"
 
 DELETED = "its directory is not there any more: it was moved or deleted"
 
@@ -580,7 +583,12 @@ class _Facts:
             gpu_ids=newest.gpus if newest is not None and runs else (),
             gpu_hours=self._gpu_hours(runs=runs),
             sources={name: source for name, (_, source) in known.items()},
-            trouble=(*self.run.trouble, *self.told.trouble, *self._silence(runs=runs)),
+            trouble=(
+                *self.run.trouble,
+                *self.told.trouble,
+                *self._silence(runs=runs),
+                *(self._unexported() if over else ()),
+            ),
             records=self.told,
             **{name: value for name, (value, _) in known.items()},
         )
@@ -622,6 +630,14 @@ class _Facts:
             alive = runs and attempt is self.newest and attempt.reason is None
             seconds += (len(attempt.gpus) or planned) * attempt.seconds(self.now, alive=alive)
         return seconds / 3600
+
+    def _unexported(self) -> tuple[str, ...]:
+        """Remark that a run is finished and nobody can load what it made."""
+        why = records.unexported(self.run, self.newest) if self.newest is not None else None
+        if why is None:
+            return ()
+        way = show(["medarc_slurm", "export", str(self.run.run_dir)])
+        return (f"{UNEXPORTED} ({why}); `{way}` writes them",)
 
     def _silence(self, *, runs: bool) -> tuple[str, ...]:
         """Remark that a run which SLURM calls running gives no sign of life."""

@@ -247,6 +247,8 @@ def _why(attempt: Attempt) -> list[str]:
     record = attempt.record
     words = [REASONS.get(attempt.reason or "", "")]
     words.append(str(record.get("failure") or ""))
+    if record.get("unexported"):
+        words.append(f"its weights were not exported then: {record['unexported']}")
     words += [f"check {check}" for check in record.get("failed") or [] if isinstance(check, str)]
     if record.get("signals"):
         words.append(f"signals: {', '.join(map(str, record['signals']))}")

@@ -35,6 +35,7 @@ ATTEMPT = {
     "steps": 2,
     "step": 2,
     "requeued": False,
+    "unexported": "",
 }
 
 

@@ -413,11 +413,20 @@ JSON = st.recursive(
 FILES = {
     "configs/rl.json": ("max_steps", "trainer", "monitors", "orchestrator"),
     "configs/launch/launch.json": ("name", "gpus", "fields", "token"),
-    "configs/launch/provenance.json": ("command", "prime_rl", "warnings", "shape", "checked", "python"),
+    "configs/launch/provenance.json": (
+        "command",
+        "typed",
+        "typed_in",
+        "prime_rl",
+        "warnings",
+        "shape",
+        "checked",
+        "python",
+    ),
     "configs/launch/state.json": ("attempt", "phase", "step", "resumed_from", "steps_this_attempt"),
     "configs/launch/attempts.jsonl": (
         *("job_id", "host", "gpus", "started", "ended", "exit_code", "reason", "signals", "failed"),
-        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued"),
+        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued", "unexported"),
     ),
     "configs/launch/gpus.jsonl": ("time", "attempt", "gpus"),
     "configs/attempts/1/launched.json": ("command", "server_command", "environment", "working_directory"),
