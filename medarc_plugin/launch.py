@@ -21,7 +21,6 @@ from medarc_plugin.index import add_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from medarc_plugin.models import (
         Backend,
@@ -439,6 +438,22 @@ def settle_values(
             profiles.environment_layer(os.environ),
         ]
     )
+
+
+def with_host(settled: Settled) -> Settled:
+    """Name among the options the prime-rl that a launch takes, where another place than they does.
+
+    Args:
+        settled: The options and where they came from.
+    """
+    named, source = settled.options.prime_rl_dir, settled.sources["prime_rl_dir"]
+    said = os.environ.get("PRIME_RL_DIR")
+    if said and (named is None or profile_files.is_source(source)):
+        named, source = Path(said), "PRIME_RL_DIR"
+    elif named is None and locate.is_checkout(locate.BESIDE):
+        named, source = locate.BESIDE.absolute(), f"./{locate.BESIDE}"
+    options = settled.options.model_copy(update={"prime_rl_dir": named})
+    return replace(settled, options=options, sources={**settled.sources, "prime_rl_dir": source})
 
 
 def find_host(request: Request, settled: Settled) -> Host | None:

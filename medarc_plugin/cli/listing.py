@@ -32,7 +32,9 @@ def options(
     parsed = arguments.parse(context.args)
     given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
     entrypoints.warn_of_near_misses(parsed.passed)
-    settled = launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
+    settled = launch.with_host(
+        launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
+    )
     if as_json:
         output.fact(json.dumps(document(settled), indent=1))
     elif sys.stdout.isatty():
