@@ -296,6 +296,13 @@ def waiting(status: RunStatus) -> str:
     return f"{who(status)} is waiting" + (f" ({status.reason})" if status.reason else "") + start
 
 
+def going(status: RunStatus) -> str:
+    """Say how a run stands that is not over."""
+    if status.state == PENDING:
+        return waiting(status)
+    return f"{who(status)} is {status.state}" + (f" ({status.reason})" if status.reason else "")
+
+
 def ending(status: RunStatus) -> str:
     """Say how a run ended."""
     code = f", exit code {status.exit_code}" if status.exit_code is not None else ""
