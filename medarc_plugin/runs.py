@@ -55,6 +55,11 @@ class Run:
         return name if isinstance(name, str) and name else self.run_dir.name
 
     @property
+    def rehearsal(self) -> bool:
+        """Whether its job launches nothing."""
+        return self.plan.get("rehearse") is True
+
+    @property
     def token(self) -> str | None:
         """The word that tells its submission from any other."""
         planned = self.plan.get("token")
@@ -67,7 +72,8 @@ def find(named: str | None = None) -> Run:
     """Find the run that a command means.
 
     Args:
-        named: A run directory or a job id; `None` for the newest run of this project.
+        named: A run directory or a job id; `None` for the newest run of this project, or its newest
+            rehearsal where there is no run.
 
     Raises:
         UsageError: There is none.
@@ -173,7 +179,7 @@ def _latest(found: Sequence[index.Entry]) -> list[index.Entry]:
 
 def _newest_of_project() -> Run:
     gone = []
-    for entry in of_project():
+    for entry in sorted(of_project(), key=lambda entry: entry.rehearsal):
         try:
             return open_run(Path(entry.run_dir))
         except RunDirectoryError:

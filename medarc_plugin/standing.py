@@ -185,6 +185,7 @@ class RunStatus:
             "run_dir": str(self.run.run_dir),
             "name": self.run.name,
             "entrypoint": self.run.entrypoint,
+            "rehearsal": self.run.rehearsal,
             "backend": self.run.plan.get("backend") or (submission.backend if submission else None),
             "job_id": self.job_id,
             "cluster": submission.cluster if submission else None,
@@ -290,7 +291,12 @@ def made_up(entry: index.Entry) -> Run:
         backend=entry.backend,
         slurm_conf=entry.slurm_conf,
     )
-    plan = {"name": entry.name, "backend": entry.backend, "gpus": {"count": entry.gpus}}
+    plan = {
+        "name": entry.name,
+        "backend": entry.backend,
+        "gpus": {"count": entry.gpus},
+        "rehearse": entry.rehearsal,
+    }
     return Run(run_dir, entrypoint, files, submission, plan, (DELETED,))
 
 

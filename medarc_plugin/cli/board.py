@@ -38,6 +38,8 @@ GOING, ENDED = "green", "red"
 UNBOUNDED = 1000
 """Columns where nobody looks: whoever reads a pipe wants lines that are not folded."""
 
+REHEARSAL = " (rehearsal)"
+
 BAR = 30
 """Columns of a progress bar at most."""
 
@@ -88,7 +90,10 @@ def block(status: RunStatus, width: int) -> RenderableType:
 def _rows(status: RunStatus, width: int) -> list[tuple[str, RenderableType]]:
     code = "" if status.exit_code is None else f", exit code {status.exit_code}"
     rows: list[tuple[str, RenderableType]] = [
-        ("run", f"{status.run.name} ({status.run.entrypoint})"),
+        (
+            "run",
+            f"{status.run.name} ({status.run.entrypoint}{', a rehearsal' if status.run.rehearsal else ''})",
+        ),
         ("state", Text.assemble((status.state, colour(status)), code)),
     ]
     words: list[tuple[str, str | None]] = [
@@ -240,7 +245,7 @@ def place(run_dir: Path) -> str:
 
 
 COLUMNS = (
-    Column("run", lambda status: place(status.run.run_dir)),
+    Column("run", lambda status: place(status.run.run_dir) + (REHEARSAL if status.run.rehearsal else "")),
     Column("job", lambda status: status.job_id or "", rank=1),
     Column("state", lambda status: status.state),
     Column("phase", lambda status: status.phase or "", rank=5),

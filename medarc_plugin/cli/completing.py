@@ -284,8 +284,9 @@ def runs() -> Iterator[tuple[str, str]]:
         folder = Path(entry.run_dir)
         with contextlib.suppress(ValueError):
             folder = folder.relative_to(Path.cwd())
-        yield entry.job_id, f"{entry.entrypoint} in {folder}"
-        yield str(folder), f"{entry.entrypoint}, job {entry.job_id}"
+        what = f"rehearsal of {entry.entrypoint}" if entry.rehearsal else entry.entrypoint
+        yield entry.job_id, f"{what} in {folder}"
+        yield str(folder), f"{what}, job {entry.job_id}"
 
 
 def _asked(*argv: str) -> list[list[str]]:

@@ -61,7 +61,7 @@ FIELDS = {
     *("run_dir", "name", "entrypoint", "backend", "job_id", "cluster", "state", "reason", "note", "node"),
     *("partition", "gpus", "gpu_ids", "attempt", "phase", "step", "max_steps", "reward", "loss"),
     *("seconds_left", "eta", "exit_code", "submitted", "estimated_start", "started", "limit", "ended"),
-    *("updated", "gpu_hours", "gpu_use", "over", "sources", "trouble"),
+    *("updated", "gpu_hours", "gpu_use", "over", "sources", "trouble", "rehearsal"),
 }
 
 
@@ -137,6 +137,20 @@ def test_the_projects_runs_are_listed(here, running, make_run, slurm, work):
     assert "moved or deleted" in found[0]["trouble"][0]
     assert len(last.out.splitlines()) == 2
     assert "1 older ones are not shown" in last.err
+
+
+def test_a_rehearsal_is_listed_and_marked(here, slurm, work, checkout, monkeypatch):
+    monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
+    (work / "a.toml").write_text('[model]\nname = "m"\n\n[data]\ntype = "fake"\n')
+    launched = here("medarc_slurm", "sft", "a.toml", "--output-dir", "runs/r", "--gpus", "1", "--rehearse")
+    assert launched.code == 0, launched.err
+
+    listed = here("medarc_slurm", "list")
+    shown = here("medarc_slurm", "status")
+
+    assert listed.out.splitlines()[1].startswith("runs/r (rehearsal)  17 ")
+    assert shown.out.startswith("run        r (sft, a rehearsal)\n")
+    assert json.loads(here("medarc_slurm", "list", "--json").out)["runs"][0]["rehearsal"] is True
 
 
 def test_an_empty_project_has_an_empty_list(here, slurm, work):

@@ -62,6 +62,27 @@ def test_the_list_gives_back_what_was_added(entry):
     assert index.path().stat().st_mode & 0o077 == 0
 
 
+def test_a_rehearsal_is_meant_only_where_there_is_no_run(entry, make_run, work):
+    rehearsed = make_run("b", "8")
+    index.add(replace(entry, run_dir=str(rehearsed.run_dir), job_id="8", rehearsal=True))
+    assert runs.find().run_dir == rehearsed.run_dir
+
+    run = make_run("a", "7")
+    index.add(entry)
+    index.add(replace(entry, run_dir=str(rehearsed.run_dir), job_id="9", rehearsal=True))
+    assert runs.find().run_dir == run.run_dir
+    assert [each.rehearsal for each in runs.of_project()] == [True, False]
+
+
+def test_a_list_of_an_older_version_is_read(entry):
+    document = asdict(entry)
+    del document["rehearsal"]
+    index.add(entry)
+    index.path().write_text(json.dumps(document) + "\n")
+
+    assert index.entries() == [entry]
+
+
 def test_the_list_has_a_place_of_its_own_for_each_user(monkeypatch, tmp_path):
     monkeypatch.setenv("MEDARC_STATE_DIR", str(tmp_path / "shared"))
 
