@@ -120,8 +120,11 @@ def _no_section(wanted: str, said_by: str, files: Sequence[ProfileFile]) -> Usag
         hint = f"did you mean {near[0]}? The profiles are: {', '.join(known)}"
     elif known:
         hint = f"the profiles are: {', '.join(known)}"
+    elif files:
+        name = wanted if _NAME.fullmatch(wanted) else "NAME"
+        hint = f"no {project.PROFILE} has a [{SECTIONS}.NAME]: add [{SECTIONS}.{name}] to {files[0].path}"
     else:
-        hint = f"no {project.PROFILE} has a [{SECTIONS}.NAME]; `medarc_slurm init` proposes one"
+        hint = f"there is no {project.PROFILE}; `medarc_slurm init` proposes one"
     return UsageError(f"there is no profile {wanted!r} (from {said_by})", hint=hint)
 
 

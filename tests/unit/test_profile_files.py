@@ -156,12 +156,15 @@ def test_a_value_that_cannot_be_used_is_said_of_a_section_that_nobody_chose(proj
     [
         ("[profile.long]\n", "lnog", "there is no profile 'lnog' (from --profile)", "did you mean long?"),
         ("[profile.a]\n[profile.b]\n", "zzz", "no profile 'zzz'", "the profiles are: a, b"),
-        ("", "zzz", "no profile 'zzz'", "medarc_slurm init"),
-        ('default_profile = "gone"\n', None, "(from default_profile of ", "medarc_slurm init"),
+        ("", "zzz", "no profile 'zzz'", "add [profile.zzz] to /"),
+        ("", "z z", "no profile 'z z'", "add [profile.NAME] to /"),
+        ('default_profile = "gone"\n', None, "(from default_profile of ", "add [profile.gone] to /"),
+        (None, "zzz", "no profile 'zzz'", "`medarc_slurm init` proposes one"),
     ],
 )
 def test_an_unknown_section_is_an_error_that_lists_the_known(project_file, text, name, says, hint):
-    project_file.write_text(text)
+    if text is not None:
+        project_file.write_text(text)
 
     with pytest.raises(UsageError) as raised:
         profile_files.layers(name, {})
