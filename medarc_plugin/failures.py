@@ -366,8 +366,8 @@ KNOWN: tuple[KnownFailure, ...] = (
         name="module-missing",
         title="A Python module is missing",
         cause="The module {module} is not in the environment that ran this.",
-        way="`uv sync --all-extras --all-packages` in prime-rl's checkout, or `uv pip install --python "
-        "PRIME_RL_DIR/.venv/bin/python PACKAGE`",
+        way="`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout, or `uv pip install "
+        "--python PRIME_RL_DIR/.venv/bin/python PACKAGE`",
         patterns=(r"No module named '?(?P<module>[\w.]+)'?",),
     ),
     KnownFailure(

@@ -91,6 +91,7 @@ class Attempt:
             "reason": self.reason,
             "signals": self.signals,
             "failed": [log.redact(f"{check.name}: {check.text}") for check in self.failed],
+            "hints": [log.redact(check.hint) for check in self.failed],
             "failure": log.redact(self.failure),
             "resumed_from": self.resumed_from,
             "checkpoint": self.checkpoint,

@@ -426,7 +426,7 @@ FILES = {
     "configs/launch/state.json": ("attempt", "phase", "step", "resumed_from", "steps_this_attempt"),
     "configs/launch/attempts.jsonl": (
         *("job_id", "host", "gpus", "started", "ended", "exit_code", "reason", "signals", "failed"),
-        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued", "unexported"),
+        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued", "unexported", "hints"),
     ),
     "configs/launch/gpus.jsonl": ("time", "attempt", "gpus"),
     "configs/attempts/1/launched.json": ("command", "server_command", "environment", "working_directory"),

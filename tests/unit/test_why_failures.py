@@ -178,6 +178,24 @@ def test_a_job_that_slurm_ended_for_its_dependency_was_cancelled_by_nobody(expla
     assert standing.look_at(capture.run).reason == "DependencyNeverSatisfied"
 
 
+def test_checks_that_failed_are_told_one_by_one_with_their_own_hints(work, slurm):
+    capture = Capture("checks-failed", work / "runs" / "a")
+    failed = ["NVIDIA driver: nvidia-smi does not answer", "Python: No module named 'torch'"]
+    hints = ["--exclude node7, and tell its operators", "uv sync --inexact"]
+    end(capture.run, reason="checks-failed", exit_code=3, failed=failed, hints=hints)
+    slurm.remove()
+
+    answer = why.explain(capture.run)
+
+    assert list(answer.lines[:3]) == [
+        *(f"failed check: {text}" for text in failed),
+        f"its log: {capture.run.submission.log}",
+    ]
+    assert answer.hints == tuple(hints)
+    assert any("cause: A Python module is missing." in line for line in answer.lines)
+    assert answer.document()["failure"]["checks"][0] == {"text": failed[0], "hint": hints[0]}
+
+
 def test_attempts_that_failed_alike_are_said_to(explained, work, slurm):
     capture = Capture("cuda-out-of-memory-trainer", work / "runs" / "a")
     failure = str(describe(capture.run.run_dir, "trainer", 1))
