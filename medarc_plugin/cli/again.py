@@ -38,6 +38,9 @@ FROM_ELSEWHERE = "--resume.dir"
 OF_ONE_SUBMISSION = frozenset({"dependency", "begin"})
 """Options that say when one job was to start: SLURM refuses to wait for a job that it has forgotten."""
 
+FROM_STEP = "--resume.step"
+"""prime-rl's flag for an earlier checkpoint."""
+
 MOST_NAMED = 5
 """Paths of a config that a warning names."""
 
@@ -76,7 +79,13 @@ def resume(context: typer.Context) -> None:
     request = _with_its_command(request, here)
     # Read now: the launch writes another one over it.
     before = read_table(run.files.resolved)
-    raise typer.Exit(entrypoints.carry_out(request, lambda prepared: _say_changes(run, before, prepared)))
+
+    def look(prepared: Prepared) -> None:
+        _say_changes(run, before, prepared)
+        if not any(word.partition("=")[0] == FROM_STEP for word in extra.arguments):
+            _refuse_what_is_complete(run, prepared)
+
+    raise typer.Exit(entrypoints.carry_out(request, look))
 
 
 def rerun(context: typer.Context) -> None:
@@ -263,6 +272,20 @@ def _refuse_while_it_lives(run: Run) -> None:
             f"{run.run_dir} belongs to job {status.job_id} ({status.state})",
             hint=f"wait for it, or end it with `medarc_slurm cancel {status.job_id or run.run_dir}`",
         )
+
+
+def _refuse_what_is_complete(run: Run, prepared: Prepared) -> None:
+    """Submit no job that would find all steps made."""
+    from medarc_plugin import records
+
+    told, most = records.read(run), prepared.plan.resolved.max_steps
+    newest, step = told.newest(run.token), records.whole(told.state.get("step"))
+    if newest is None or newest.reason != "finished" or step is None or most is None or step < most:
+        return
+    raise RunDirectoryError(
+        f"{run.run_dir} is finished: it has made {step} of {most} steps, and there is nothing to go on with",
+        hint=f"--max-steps N, more than {step}, makes it longer; rerun RUN --output-dir DIR begins it anew",
+    )
 
 
 def _say_changes(run: Run, before: Mapping[str, Any], prepared: Prepared) -> None:

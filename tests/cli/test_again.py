@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from standins.recorded import end, write_state
 
 from medarc_plugin import index
 from medarc_plugin.cli import again, arguments
+from medarc_plugin.runs import open_run
 
 CONFIG = 'max_steps = {}\n\n[model]\nname = "m"\n\n[data]\ntype = "fake"\n'
 
@@ -193,6 +195,25 @@ def test_a_run_goes_on_in_its_directory(here, launched, work, monkeypatch):
     assert provenance(run)["command"].count("--resume.step") == 1
     assert "--clean" not in provenance(run)["command"]
     assert config(run)["max_steps"] == 6
+
+
+def test_a_run_that_has_made_all_its_steps_has_nothing_to_go_on_with(here, launched, slurm):
+    run = open_run(launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1"))
+    end(run, token=run.token)
+    write_state(run, step=5, max_steps=5)
+    record = provenance(run.run_dir)
+
+    refused = here("medarc_slurm", "resume", "runs/a")
+
+    assert refused.code == 2
+    assert "has made 5 of 5 steps" in refused.err
+    assert "--max-steps N, more than 5" in refused.err
+    assert provenance(run.run_dir) == record
+    assert here("medarc_slurm", "resume", "runs/a", "--max-steps", "6").code == 0
+    assert here("medarc_slurm", "resume", "runs/a", "--resume.step", "2").code == 0
+    # A run that failed behind its last step has its last checkpoint to make.
+    end(run, 2, token=open_run(run.run_dir).token, reason="failed", exit_code=1)
+    assert here("medarc_slurm", "resume", "runs/a").code == 0
 
 
 def test_a_run_that_lives_is_not_resumed(here, launched, slurm):
