@@ -195,7 +195,7 @@ def again(old: Request, extra: Request, here: Path) -> Request:
     options = {name: value for name, value in old.options.items() if name not in OF_ONE_SUBMISSION}
     for name, value in extra.options.items():
         value = _from(here, value) if _is_path(name) else value  # noqa: PLW2901 - the same, made absolute
-        options[name] = (*options.get(name, ()), *value) if isinstance(value, tuple) else value
+        options[name] = (*_kept(name, options, value), *value) if isinstance(value, tuple) else value
     gpus = {each.name: getattr(extra.gpus, each.name) for each in fields(GpuRequest)}
     sandbox = extra.sandbox if extra.sandbox is None else here / extra.sandbox
     return replace(
@@ -335,6 +335,15 @@ def _files_from(here: Path, words: Sequence[str]) -> Iterator[str]:
 
 def _from(here: Path, value: Any) -> Any:  # noqa: ANN401 - as options are typed
     return str(here / Path(value).expanduser()) if isinstance(value, str) and value else value
+
+
+def _kept(name: str, options: Mapping[str, Any], typed: tuple[str, ...]) -> tuple[str, ...]:
+    """What stays of a recorded list; a variable has one value, or is passed on."""
+    recorded_: tuple[str, ...] = options.get(name, ())
+    if name != "env":
+        return recorded_
+    named = {each.partition("=")[0] for each in typed}
+    return tuple(each for each in recorded_ if each.partition("=")[0] not in named)
 
 
 def _is_path(name: str) -> bool:

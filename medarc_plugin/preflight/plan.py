@@ -48,11 +48,21 @@ def passed_variables_are_set(plan: JobPlan) -> Iterator[Problem]:
     """What `--env NAME` promises to pass on must be there."""
     for name in plan.options.env:
         if "=" not in name and name not in os.environ:
+            way = "or leave the option out"
+            if not _is_typed(plan, name):
+                way = "which the recorded command or a profile names; or give it a value: "
+                way += f"--env {name}=VALUE"
             yield Problem(
                 "environment",
                 f"--env {name}: the variable is not set here, so it cannot be passed on",
-                f"export {name}, or leave the option out",
+                f"export {name}, {way}",
             )
+
+
+def _is_typed(plan: JobPlan, name: str) -> bool:
+    """Whether the option stands in what was typed; a plan of somebody else's making does not say."""
+    words = plan.provenance.get("typed") or ()
+    return not words or any(word in {name, f"--env={name}", f"--slurm.env={name}"} for word in words)
 
 
 def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:

@@ -298,6 +298,20 @@ def test_a_checkpoint_of_another_run_is_part_of_a_run(here, launched, work):
     assert config(work / "project/runs/b")["resume"]["dir"] == "/ckpt/step_3"
 
 
+def test_a_recorded_variable_that_is_not_set_has_a_way_out(here, launched, monkeypatch):
+    monkeypatch.setenv("MY_NAME", "x")
+    launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--env", "MY_NAME", "--env", "A=1")
+    monkeypatch.delenv("MY_NAME")
+
+    refused = here("medarc_slurm", "resume", "runs/a")
+    typed = here("medarc_slurm", "resume", "runs/a", "--env", "OTHER")
+    given = here("medarc_slurm", "resume", "runs/a", "--env", "MY_NAME=y")
+
+    assert (refused.code, typed.code, given.code) == (2, 2, 0)
+    assert "export MY_NAME, which the recorded command or a profile names; or give it a value:" in refused.err
+    assert "export OTHER, or leave the option out" in typed.err
+
+
 def test_when_a_job_was_to_start_says_nothing_of_the_next(tmp_path):
     old = request("@", "a.toml", "--dependency", "afterok:44", "--begin", "now+2hours", "--time", "30")
 
