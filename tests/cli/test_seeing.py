@@ -161,6 +161,33 @@ def test_an_empty_project_has_an_empty_list(here, slurm, work):
     assert json.loads(here("medarc_slurm", "list", "--json").out) == {"format": 1, "runs": []}
 
 
+def test_a_long_reason_is_shortened_and_drops_no_column(make_run, slurm):
+    from rich.console import Console
+
+    from medarc_plugin import standing
+    from medarc_plugin.cli import board
+
+    runs = [make_run("a"), make_run("b", "18", token="t18")]
+    for run in runs:
+        write_state(run, step=12, max_steps=40)
+        end(run, token=run.token, reason="failed", exit_code=1, failure="trainer ended with " + "x" * 300)
+    found = standing.look(runs)
+
+    def lines(width):
+        console = Console(width=width)
+        with console.capture() as captured:
+            console.print(board.table(found, width))
+        return captured.get().splitlines()
+
+    for width in (80, 140):
+        heading, first = lines(width)[:2]
+        assert {"run", "job", "state", "step", "reward", "why"} <= set(heading.split())
+        assert first.rstrip().endswith("…")
+        assert "trainer ended with" in first
+        assert max(map(len, lines(width))) <= width
+    assert "x" * 300 in lines(1000)[1]
+
+
 def test_a_table_fits_a_narrow_terminal(running, make_run, slurm):
     from rich.console import Console
 
