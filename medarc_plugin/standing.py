@@ -661,7 +661,8 @@ def _of_job(job: Job, *, over: bool, runs: bool) -> dict[str, Any]:
         "node": job.node,
         "partition": job.partition,
         "estimated_start": job.start if not over and not runs else None,
-        "started": job.start if over or runs else None,
+        # Of a job that was cancelled while it waited SLURM has a start, and no node.
+        "started": job.start if runs or (over and job.node) else None,
         "limit": job.end if runs else None,
         "ended": job.end if over else None,
         "exit_code": exit_code(job.exit_code) if over else None,

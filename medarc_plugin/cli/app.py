@@ -219,4 +219,4 @@ def _describe(status: SandboxStatus) -> None:
             f"{node.gres} ({kind} GPUs)"
         )
     if status.queue_length is not None:
-        output.say(f"  {'queue':<14} {status.queue_length} jobs")
+        output.say(f"  {'queue':<14} {status.queue_length} job{'' if status.queue_length == 1 else 's'}")

@@ -151,7 +151,7 @@ def _time(status: RunStatus) -> str | None:
         start = f"expected to start {clock(status.estimated_start)}" if status.estimated_start else ""
         return ", ".join(filter(None, (waited, start)))
     if status.started is None:
-        return None
+        return f"ended {clock(status.ended)}, before it began" if status.ended is not None else None
     if status.ended is not None:
         took = duration((status.ended - status.started).total_seconds())
         return f"ended {clock(status.ended)} after {took}"

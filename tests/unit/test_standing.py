@@ -10,6 +10,7 @@ from standins import recorded
 from standins.recorded import MARK, TOKEN, ago, begin, end, now, write_state
 
 from medarc_plugin import flight, index, logs, runs, standing, why
+from medarc_plugin.cli import board
 from medarc_plugin.job.child import started_at
 from medarc_plugin.job.fence import _boot
 from medarc_plugin.models import Submission
@@ -305,6 +306,16 @@ def test_an_attempt_before_prime_rl_is_starting(make_run, slurm):
     begin(run)
     write_state(run, attempt=7)
     assert look_at(run).phase == "starting"
+
+
+def test_a_job_that_was_cancelled_while_it_waited_never_started(make_run, slurm):
+    run = make_run()
+    at = "2026-11-27T12:00:00"
+    slurm.set(jobs={"17": {"state": "CANCELLED", "start": at, "end": at, "node": "", "comment": MARK}})
+    found = look_at(run)
+
+    assert (found.started, found.ended is None) == (None, False)
+    assert board._time(found).endswith(", before it began")  # noqa: SLF001
 
 
 def test_a_dry_run_is_no_job(make_run, slurm):
