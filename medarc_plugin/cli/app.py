@@ -31,13 +31,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 sandbox_app = typer.Typer(
     help="A real one-machine SLURM in a folder, to try things out where there is no cluster.",
     no_args_is_help=True,
 )
 app.add_typer(sandbox_app, name="sandbox")
-report.register(app)
 
 Directory = Annotated[Path, typer.Option("--dir", "-D", metavar="DIR", help="The sandbox's folder.")]
 IN_HERE = Path(".slurm-sandbox")
@@ -94,14 +94,9 @@ for _name in ENTRYPOINTS:
     _listed(_name)
 
 
-for _commands in (seeing, reading, steering, again, why):
+# The help lists them in this order: the way of a run, then what is around it.
+for _commands in (seeing, reading, why, steering, again, report):
     _commands.register(app)
-
-
-app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})(options)
-app.command("init")(init)
-app.command("doctor")(doctor)
-app.command("completion")(completion)
 
 
 @app.command("export")
@@ -126,6 +121,12 @@ def export(
     is_folder = named is not None and Path(named).is_dir()
     run_dir = Path(named) if named is not None and is_folder else runs.find(named).run_dir
     raise typer.Exit(write(run_dir, step, force=force))
+
+
+app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})(options)
+app.command("init")(init)
+app.command("doctor")(doctor)
+app.command("completion")(completion)
 
 
 @sandbox_app.command("up")

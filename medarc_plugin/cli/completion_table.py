@@ -115,7 +115,8 @@ def look_up() -> Iterator[tuple[str, dict[str, Any]]]:
     for words, command in _walk(typer.main.get_command(app), ()):
         if words == ("options",):
             launch, own = _launch(), _typed(command)["options"]
-            further = [one for one in own if "--help" not in one["names"]]
+            names = {name for one in launch["options"] for name in one["names"]}
+            further = [one for one in own if not names.intersection(one["names"])]
             yield "options", {**launch, "options": [*further, *launch["options"]]}
         elif words[-1:] and words[-1] in ENTRYPOINTS:
             yield words[-1], _launch()
