@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from medarc_plugin.models import Problem
-from medarc_plugin.options import time_seconds
+from medarc_plugin.options import megabytes, time_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,6 +147,23 @@ def _limit(plan: JobPlan) -> int | None:
 EARLY_SECONDS = 60
 
 
+def memory_has_a_unit(plan: JobPlan) -> Iterator[Problem]:
+    """A size without a unit is in MiB, and few mean that."""
+    for option, size in (("--mem", plan.options.mem), ("--mem-per-gpu", plan.options.mem_per_gpu)):
+        if size and 0 < megabytes(size) < LEAST_MIB:
+            number = megabytes(size)
+            yield Problem(
+                "memory",
+                f"{option} {number} MiB is less than any run needs; a number without a unit is in MiB",
+                f"{option} {number}G",
+                fatal=False,
+            )
+
+
+LEAST_MIB = 1024
+"""Less memory than this no run can begin with."""
+
+
 def config_is_checked(plan: JobPlan) -> Iterator[Problem]:
     """Without prime-rl, or with one that is not known here, nobody has validated the config."""
     resolved = plan.resolved
@@ -173,6 +190,7 @@ CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
     working_directory_exists,
     template_exists,
     passed_variables_are_set,
+    memory_has_a_unit,
     sharing_is_possible,
     warning_comes_behind_the_start,
     checkpoints_come_in_time,

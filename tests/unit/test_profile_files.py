@@ -130,7 +130,12 @@ def test_paths_are_seen_from_the_profile(project_file, work, monkeypatch):
         ("slurm = 3\n", ":1: slurm must be a table", ""),
         ("default_profile = 3\n", ":1: default_profile must be a profile's name", ""),
         ('[profile."a b"]\n', "'a b' is no name for a profile", "letters"),
-        ("[profile]\na = 3\n", "a must be a table", ""),
+        ("[profile]\na = 3\n", ":2: [profile] has the key a, and takes sections alone", "[profile.NAME]"),
+        (
+            "[slurm]\npartitoin = 'x'\nacount = 'y'\nzzz = 1\n",
+            ":2: [slurm] has an unknown key: partitoin; and others: acount (did you mean account?), zzz",
+            "did you mean partition?",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_the_way_out(project_file, text, says, hint):
