@@ -6,6 +6,7 @@ then less is known, and nothing fails.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medarc_plugin.rundir import write_whole
 from medarc_plugin.runs import read_rows, read_table
 
 if TYPE_CHECKING:
@@ -94,6 +96,25 @@ def unexported(run: Run, attempt: AttemptRecord) -> str | None:
     ):
         return None
     return why
+
+
+SEEN = "cancelled.json"
+
+
+def remember_cancelled(run: Run, job_id: str | None) -> None:
+    """Write down that SLURM has ended a run's job: it forgets, and a job that never began has no record.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    document = {"token": run.token, "job_id": job_id, "seen": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_whole(run.files.launch / SEEN, json.dumps(document, indent=2) + "\n")
+
+
+def was_seen_cancelled(run: Run) -> bool:
+    """Whether somebody has seen that SLURM ended the run's newest job."""
+    document = read_table(run.files.launch / SEEN)
+    return run.token is not None and document.get("token") == run.token
 
 
 @dataclass(frozen=True)

@@ -460,6 +460,8 @@ def _with_slurm(
 
 def _forgotten(run: Run, newest: AttemptRecord | None, slurm: Slurm, note: str, now: datetime) -> _Verdict:
     """Tell a job that SLURM forgot from one that may have ended, and from another cluster's."""
+    if records.was_seen_cancelled(run):
+        return _Verdict("CANCELLED", RECORDS, None, note)
     submission, last = run.submission, _last_known(newest, now)
     if slurm.problem is not None:
         return _Verdict(UNKNOWN, RECORDS, last, note)

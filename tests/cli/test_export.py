@@ -83,7 +83,9 @@ def test_a_folder_that_is_no_run_is_refused(cli: Callable[..., Any], work: Path)
     done = cli("medarc_slurm", "export", "nowhere")
 
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: there is no run nowhere: it is neither a folder nor a job id\nhint: ")
+    assert done.err.startswith(
+        "error: there is no run nowhere: it is no folder, no job id, and no run's name\n"
+    )
     (work / "nowhere").mkdir()
     assert cli("medarc_slurm", "export", "nowhere").err == (
         f"error: {work}/nowhere is no run: it has no folder configs/\n"

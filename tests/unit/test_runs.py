@@ -74,6 +74,19 @@ def test_a_rehearsal_is_meant_only_where_there_is_no_run(entry, make_run, work):
     assert [each.rehearsal for each in runs.of_project()] == [True, False]
 
 
+def test_a_run_is_found_by_its_name_where_it_is_one_runs(entry, make_run, work):
+    for name, job_id, project_ in (("a", "7", work), ("b", "8", "/elsewhere"), ("a2", "9", work)):
+        run_dir = str(make_run(name, job_id).run_dir)
+        index.add(replace(entry, run_dir=run_dir, name=name[0], job_id=job_id, project=str(project_)))
+
+    assert runs.find("b").run_dir == work / "runs" / "b"
+    assert runs.find("a2").run_dir == work / "runs" / "a2"
+    with pytest.raises(UsageError, match="a is the name of 2 runs: "):
+        runs.find("a")
+    with pytest.raises(UsageError, match="there is no run c: "):
+        runs.find("c")
+
+
 def test_a_list_of_an_older_version_is_read(entry):
     document = asdict(entry)
     del document["rehearsal"]
