@@ -261,7 +261,9 @@ def _cluster_rows(prepared: Prepared) -> list[tuple[str, str]]:
     if trial is not None and trial.start is not None:
         start = start_words(trial.start)
         # Behind a job that may not start yet SLURM puts this one too, and starts it at once all the same.
-        free = None if start == NOW or prepared.plan.options.begin else free_now(prepared.plan)
+        options = prepared.plan.options
+        waits = options.begin or options.dependency
+        free = None if start == NOW or waits else free_now(prepared.plan)
         rows.append(
             ("starts", f"{start} on {trial.node}, as SLURM estimates" + (f"; {free}" if free else ""))
         )

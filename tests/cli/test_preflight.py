@@ -60,7 +60,8 @@ def test_a_good_job_is_shown_what_accounting_gives_it(submit, slurm):
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"), [((), "; 8 GPUs of node1 are free now"), (("--begin", "now+1hour"), "")]
+    ("flags", "says"),
+    [((), "; 8 GPUs of node1 are free now"), (("--begin", "now+1hour"), ""), (("-d", "afterok:1"), "")],
 )
 def test_an_estimate_is_doubted_where_gpus_are_free(submit, slurm, flags, says):
     words = (
