@@ -97,6 +97,9 @@ def _side(values: Mapping[str, Any], path: str) -> tuple[Any, ...]:
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    # What is null is nothing to prime-rl either, whether it is written down or not.
+    if one in ((), (None,)) and other in ((), (None,)):
+        return True
     # 1 and True are the same to Python, and not to a config.
     return one == other and [type(each) is bool for each in one] == [type(each) is bool for each in other]
 
@@ -149,6 +152,9 @@ def _placeless(run: Run, value: Any) -> Any:  # noqa: ANN401 - whatever JSON hol
 
 def _options(run: Run) -> dict[str, Any]:
     planned = {name: run.plan[name] for name in PLANNED if name in run.plan}
+    if isinstance(planned.get("caches"), dict):
+        # Names of --env, whose values are lines of the script.
+        planned["caches"] = {name: value for name, value in planned["caches"].items() if name != "kept"}
     directives = [match for line in _lines(run) if (match := _DIRECTIVE.fullmatch(line))]
     given = {f"--{match[1]}": match[2] or True for match in directives if match[1] not in NAMING}
     return {path: _placeless(run, value) for path, value in (*flat(planned), *given.items())}

@@ -366,8 +366,8 @@ KNOWN: tuple[KnownFailure, ...] = (
         name="module-missing",
         title="A Python module is missing",
         cause="The module {module} is not in the environment that ran this.",
-        way="`uv sync --all-extras --all-packages` in prime-rl's checkout, or `uv pip install --python "
-        "PRIME_RL_DIR/.venv/bin/python PACKAGE`",
+        way="`uv sync --all-extras --all-packages --inexact` in prime-rl's checkout, or `uv pip install "
+        "--python PRIME_RL_DIR/.venv/bin/python PACKAGE`",
         patterns=(r"No module named '?(?P<module>[\w.]+)'?",),
     ),
     KnownFailure(
@@ -696,6 +696,15 @@ KNOWN: tuple[KnownFailure, ...] = (
         way="Correct the line that the job's log names",
         patterns=(r"exit code \d+ at line \d+ of .*: the run was not started", r"module: command not found"),
         components=(JOB,),
+    ),
+    KnownFailure(
+        name="dependency-failed",
+        title="What it depended on did not end well",
+        cause="It was to start only after job {job}, which did not end as --dependency asks; SLURM ended it "
+        "before it began.",
+        way="`medarc_slurm why {job}` says why that one ended; then `medarc_slurm resume --dependency "
+        "afterok:NEW`, behind the job in its place, or without --dependency",
+        reasons=("DependencyNeverSatisfied",),
     ),
     KnownFailure(
         name="cancelled",

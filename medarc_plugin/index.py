@@ -44,6 +44,7 @@ class Entry:
         submitted_at: UTC, ISO 8601.
         project: Root of the project that it was submitted from.
         gpus: GPUs of the allocation.
+        rehearsal: Whether the job launches nothing.
     """
 
     run_dir: str
@@ -57,6 +58,7 @@ class Entry:
     submitted_at: str
     project: str
     gpus: int
+    rehearsal: bool = False
 
 
 def path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -111,7 +113,7 @@ def entries() -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-_TYPES = {"gpus": (int,), "cluster": (str, type(None)), "slurm_conf": (str, type(None))}
+_TYPES = {"gpus": (int,), "rehearsal": (bool,), "cluster": (str, type(None)), "slurm_conf": (str, type(None))}
 
 
 def _entry(line: bytes) -> Entry | None:
@@ -121,7 +123,8 @@ def _entry(line: bytes) -> Entry | None:
         return None
     if not isinstance(document, dict):
         return None
-    values: dict[str, Any] = {each.name: document.get(each.name) for each in fields(Entry)}
+    known = {"rehearsal": False, **document}  # older versions wrote no rehearsals
+    values: dict[str, Any] = {each.name: known.get(each.name) for each in fields(Entry)}
     whole = all(isinstance(value, _TYPES.get(name, (str,))) for name, value in values.items())
     # A newer version may have written more; what this one knows is enough.
     return Entry(**values) if whole and all(map(_can_be_named, values.values())) else None
@@ -144,8 +147,6 @@ def add_found(files: RunFiles, submission: Submission) -> None:
     try:
         plan = json_text.parse(files.plan.read_text(encoding="utf-8"))
         made = json_text.parse(files.provenance.read_text(encoding="utf-8"))
-        if plan["rehearse"]:
-            return
         found = Entry(
             run_dir=str(plan["run_dir"]),
             entrypoint=str(plan["entrypoint"]),
@@ -158,6 +159,7 @@ def add_found(files: RunFiles, submission: Submission) -> None:
             submitted_at=submission.submitted_at,
             project=str(project.root(Path(made["working_directory"]))),
             gpus=int(plan["gpus"]["count"]),
+            rehearsal=bool(plan["rehearse"]),
         )
     except (OSError, ValueError, TypeError, KeyError):
         return
@@ -166,9 +168,7 @@ def add_found(files: RunFiles, submission: Submission) -> None:
 
 @hookimpl
 def medarc_submitted(submission: Submission, plan: JobPlan) -> None:
-    """Put a run into the list. A rehearsal is none."""
-    if plan.launch.rehearse:
-        return
+    """Put a run, or a rehearsal of one, into the list."""
     add(
         Entry(
             run_dir=str(plan.run_dir),
@@ -182,5 +182,6 @@ def medarc_submitted(submission: Submission, plan: JobPlan) -> None:
             submitted_at=submission.submitted_at,
             project=str(project.root()),
             gpus=plan.allocation.gpus,
+            rehearsal=plan.launch.rehearse,
         )
     )

@@ -21,7 +21,6 @@ from medarc_plugin.index import add_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from medarc_plugin.models import (
         Backend,
@@ -261,12 +260,17 @@ class Clusters:
         return self._trials[key]
 
 
-def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> None:
+def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> str | None:
     """Write the files of a run without submitting it: the whole of a dry run.
+
+    What a directory tells of a run that was submitted is not written over.
 
     Args:
         prepared: The run.
         say: Told what is waited for.
+
+    Returns:
+        Why nothing is written; `None` when the files are.
 
     Raises:
         RunDirectoryError: The run directory cannot take the run.
@@ -279,9 +283,13 @@ def write(prepared: Prepared, say: Callable[[str], None] = lambda _: None) -> No
         _settle(prepared, say)
         # Again, now that nobody else can be at it.
         _check_run_directory(prepared)
+        job_id = rundir.job_of(files)
+        if job_id is not None:
+            return f"{prepared.plan.run_dir} keeps the record of job {job_id}"
         rundir.sweep(files)
         rundir.write(prepared.files)
         planning.leave_mark(prepared.plan)
+    return None
 
 
 def submit(
@@ -430,6 +438,22 @@ def settle_values(
             profiles.environment_layer(os.environ),
         ]
     )
+
+
+def with_host(settled: Settled) -> Settled:
+    """Name among the options the prime-rl that a launch takes, where another place than they does.
+
+    Args:
+        settled: The options and where they came from.
+    """
+    named, source = settled.options.prime_rl_dir, settled.sources["prime_rl_dir"]
+    said = os.environ.get("PRIME_RL_DIR")
+    if said and (named is None or profile_files.is_source(source)):
+        named, source = Path(said), "PRIME_RL_DIR"
+    elif named is None and locate.is_checkout(locate.BESIDE):
+        named, source = locate.BESIDE.absolute(), f"./{locate.BESIDE}"
+    options = settled.options.model_copy(update={"prime_rl_dir": named})
+    return replace(settled, options=options, sources={**settled.sources, "prime_rl_dir": source})
 
 
 def find_host(request: Request, settled: Settled) -> Host | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medarc_plugin import tails
 from medarc_plugin.backends.planning import log_format
 from medarc_plugin.records import is_there
-from medarc_plugin.standing import GONE, LOST, PENDING, UNSUBMITTED, backend_of, clock
+from medarc_plugin.standing import GONE, LOST, PENDING, UNEXPORTED, UNSUBMITTED, backend_of, clock
 from medarc_plugin.watching import Pace, Watcher
 
 if TYPE_CHECKING:
@@ -300,12 +300,20 @@ def waiting(status: RunStatus) -> str:
     return f"{who(status)} is waiting" + (f" ({status.reason})" if status.reason else "") + start
 
 
+def going(status: RunStatus) -> str:
+    """Say how a run stands that is not over."""
+    if status.state == PENDING:
+        return waiting(status)
+    return f"{who(status)} is {status.state}" + (f" ({status.reason})" if status.reason else "")
+
+
 def ending(status: RunStatus) -> str:
     """Say how a run ended."""
     code = f", exit code {status.exit_code}" if status.exit_code is not None else ""
     words = {LOST: "is lost", GONE: "is gone", UNSUBMITTED: "was not submitted"}
     how = words.get(status.state, f"is over: {status.state}" if status.over else f"is {status.state}")
-    return f"{who(status)} {how}{code}" + (f": {status.reason}" if status.reason else "")
+    why = [*filter(None, (status.reason,)), *(each for each in status.trouble if each.startswith(UNEXPORTED))]
+    return f"{who(status)} {how}{code}" + (f": {'; '.join(why)}" if why else "")
 
 
 def _size(path: Path) -> int:

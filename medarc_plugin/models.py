@@ -55,7 +55,9 @@ class Request:
             (`--no-preflight` turns it off).
         rehearse: Submit a job that runs every check and launches nothing.
         sandbox: Folder of the private SLURM to use, if any.
-        command: The command line as typed, for the record.
+        command: The command line that means this run, for the record.
+        typed: The command line as typed, where that is another one: of a run that is taken up again.
+        typed_in: The folder in which that was typed.
         cache: Whether a config that prime-rl has resolved before may be used again (`--no-cache`).
         profile: The section of the profiles that `--profile` names.
         follow: Show the run's logs until it is over (`--follow`).
@@ -75,6 +77,8 @@ class Request:
     rehearse: bool = False
     sandbox: Path | None = None
     command: tuple[str, ...] = ()
+    typed: tuple[str, ...] = ()
+    typed_in: Path | None = None
     cache: bool = True
     profile: str | None = None
     follow: bool = False

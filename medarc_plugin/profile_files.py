@@ -123,8 +123,11 @@ def _no_section(wanted: str, said_by: str, files: Sequence[ProfileFile]) -> Usag
         hint = f"did you mean {near[0]}? The profiles are: {', '.join(known)}"
     elif known:
         hint = f"the profiles are: {', '.join(known)}"
+    elif files:
+        name = wanted if _NAME.fullmatch(wanted) else "NAME"
+        hint = f"no {project.PROFILE} has a [{SECTIONS}.NAME]: add [{SECTIONS}.{name}] to {files[0].path}"
     else:
-        hint = f"no {project.PROFILE} has a [{SECTIONS}.NAME]; `medarc_slurm init` proposes one"
+        hint = f"there is no {project.PROFILE}; `medarc_slurm init` proposes one"
     return UsageError(f"there is no profile {wanted!r} (from {said_by})", hint=hint)
 
 
@@ -156,7 +159,7 @@ def read(path: Path) -> ProfileFile | None:
             raise UsageError(
                 f"{path}: {name!r} is no name for a profile", hint="use letters, digits, - and _"
             )
-        named[name] = _values(_table(sections, name, path, text), path, text, (SECTIONS, name))
+        named[name] = _values(_table(sections, name, path, text, (SECTIONS,)), path, text, (SECTIONS, name))
     file = ProfileFile(
         path, _values(_table(document, EVERY_RUN, path, text), path, text, (EVERY_RUN,)), named, default
     )
@@ -181,10 +184,18 @@ def _text(path: Path) -> str | None:
         ) from None
 
 
-def _table(document: Mapping[str, Any], name: str, path: Path, text: str) -> Mapping[str, Any]:
+def _table(
+    document: Mapping[str, Any], name: str, path: Path, text: str, header: tuple[str, ...] = ()
+) -> Mapping[str, Any]:
     table = document.get(name, {})
     if not isinstance(table, dict):
-        raise UsageError(f"{path}{_line(text, (), name)}: {name} must be a table, not {table!r}")
+        where = f"{path}{_line(text, header, name)}: "
+        if header:
+            raise UsageError(
+                f"{where}[{SECTIONS}] has the key {name}, and takes sections alone",
+                hint=f"[{EVERY_RUN}] is for every run, [{SECTIONS}.NAME] for --profile NAME",
+            )
+        raise UsageError(f"{where}{name} must be a table, not {table!r}")
     return table
 
 
@@ -214,18 +225,29 @@ def _seen_from(folder: Path, value: object) -> object:
 def _refuse_unknown(
     table: Mapping[str, Any], known: Sequence[str], path: Path, text: str, header: tuple[str, ...]
 ) -> None:
-    for name in table:
-        if name in known:
-            continue
-        key = table[name] if header else name
-        where = f"[{'.'.join(header)}]" if header else "the file"
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else _what_is_known(known, header)
-        if not header and name in knobs():
-            hint = f"options stand in [{EVERY_RUN}] or [{SECTIONS}.NAME]"
-        raise UsageError(
-            f"{path}{_line(text, header, str(key))}: {where} has an unknown key: {key}", hint=hint
-        )
+    unknown = [name for name in table if name not in known]
+    if not unknown:
+        return
+    name, *more = unknown
+    key = table[name] if header else name
+    where = f"[{'.'.join(header)}]" if header else "the file"
+    hint = _right(name, known) or _what_is_known(known, header)
+    if not header and name in knobs():
+        hint = f"options stand in [{EVERY_RUN}] or [{SECTIONS}.NAME]"
+    others = [
+        f"{table[each] if header else each}{f' ({near})' if (near := _right(each, known)) else ''}"
+        for each in more
+    ]
+    raise UsageError(
+        f"{path}{_line(text, header, str(key))}: {where} has an unknown key: {key}"
+        + (f"; and others: {', '.join(others)}" if others else ""),
+        hint=hint,
+    )
+
+
+def _right(name: str, known: Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def _what_is_known(known: Sequence[str], header: tuple[str, ...]) -> str:

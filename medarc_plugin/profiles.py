@@ -17,7 +17,7 @@ from medarc_plugin.errors import OptionError, UsageError
 from medarc_plugin.options import SlurmOptions, flag, is_switch, knobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 COMMAND_LINE = "command line"
 TABLE = "[slurm]"
@@ -79,16 +79,33 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """A list of values in place of which another one holds: lists are not added to each other.
+
+    Attributes:
+        name: The field of `SlurmOptions`.
+        values: What does not hold.
+        source: Where it stands.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class Settled:
     """The values that hold, and the place that each came from.
 
     Attributes:
         options: The validated values.
         sources: For each field of `SlurmOptions`, its place.
+        replaced: Lists that do not hold.
     """
 
     options: SlurmOptions
     sources: Mapping[str, str]
+    replaced: tuple[Replaced, ...] = ()
 
 
 def table_layer(table: object) -> Layer:
@@ -171,11 +188,30 @@ def settle(layers: Sequence[Layer]) -> Settled:
             if name in taken or rivals & taken:
                 continue
             values[name], sources[name] = value, layer.source_of(name)
+    replaced = tuple(_replaced(layers, values, sources))
     values, sources = _gather_sbatch_args(layers, values, sources)
     try:
-        return Settled(SlurmOptions.model_validate(values), sources)
+        return Settled(SlurmOptions.model_validate(values), sources, replaced)
     except ValidationError as error:
         raise _explain(error, sources) from None
+
+
+def _replaced(
+    layers: Sequence[Layer], values: Mapping[str, Any], sources: Mapping[str, str]
+) -> Iterator[Replaced]:
+    """Name the lists of which something is lost."""
+    for layer in layers:
+        for name, found in layer.values.items():
+            if not knobs()[name].repeatable or name == "sbatch_arg" or layer.source_of(name) == sources[name]:
+                continue
+            held = _items(values[name])
+            lost = tuple(item for item in _items(found) if item not in held)
+            if lost:
+                yield Replaced(name, lost, layer.source_of(name))
+
+
+def _items(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
 
 
 def _gather_sbatch_args(

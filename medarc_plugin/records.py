@@ -6,6 +6,7 @@ then less is known, and nothing fails.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medarc_plugin.rundir import write_whole
 from medarc_plugin.runs import read_rows, read_table
 
 if TYPE_CHECKING:
@@ -75,6 +77,44 @@ class AttemptRecord:
         if self.started is None or end is None:
             return 0.0
         return max(0.0, (end - self.started).total_seconds())
+
+
+def unexported(run: Run, attempt: AttemptRecord) -> str | None:
+    """Say why the weights of a finished run are missing; `None` when they are not.
+
+    They may have been exported since.
+
+    Args:
+        run: The run.
+        attempt: Its newest attempt.
+    """
+    why, step = attempt.row.get("unexported"), attempt.row.get("checkpoint")
+    if (
+        not isinstance(why, str)
+        or not why
+        or is_there(run.run_dir / "weights" / f"step_{step}" / "export.json")
+    ):
+        return None
+    return why
+
+
+SEEN = "cancelled.json"
+
+
+def remember_cancelled(run: Run, job_id: str | None) -> None:
+    """Write down that SLURM has ended a run's job: it forgets, and a job that never began has no record.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    document = {"token": run.token, "job_id": job_id, "seen": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_whole(run.files.launch / SEEN, json.dumps(document, indent=2) + "\n")
+
+
+def was_seen_cancelled(run: Run) -> bool:
+    """Whether somebody has seen that SLURM ended the run's newest job."""
+    document = read_table(run.files.launch / SEEN)
+    return run.token is not None and document.get("token") == run.token
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medarc_plugin import json_text, lock
+from medarc_plugin import json_text, lifesigns, lock
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, Submission
 
@@ -97,6 +97,24 @@ def read_submission(files: RunFiles) -> Submission | None:
             f"the record of a submission cannot be read: {files.submission}: {error}",
             hint="`squeue --me` shows whether its job still runs; then remove the file",
         ) from None
+
+
+def job_of(files: RunFiles) -> str | None:
+    """Name the job that a directory's records are of; `None` when there was none, or it only rehearsed.
+
+    Args:
+        files: The run's files.
+    """
+    try:
+        if json_text.parse(files.plan.read_text(encoding="utf-8"))["rehearse"]:
+            return None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    recorded = read_submission(files)
+    if recorded is not None:
+        return recorded.job_id
+    # Of a script that was submitted by hand only its log tells.
+    return max(lifesigns.logs(files.script.parent), key=int, default=None)
 
 
 def check(

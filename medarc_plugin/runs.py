@@ -1,4 +1,4 @@
-"""Finding runs that were submitted: by directory, by job id, or the newest of the project.
+"""Finding runs that were submitted: by directory, job id or name, or the newest of the project.
 
 Every command that looks at a run or steers it begins here. A `Run` is what the run's own directory tells; the
 user's list of submissions only says where to look.
@@ -54,6 +54,11 @@ class Run:
         return name if isinstance(name, str) and name else self.run_dir.name
 
     @property
+    def rehearsal(self) -> bool:
+        """Whether its job launches nothing."""
+        return self.plan.get("rehearse") is True
+
+    @property
     def token(self) -> str | None:
         """The word that tells its submission from any other."""
         planned = self.plan.get("token")
@@ -66,7 +71,8 @@ def find(named: str | None = None) -> Run:
     """Find the run that a command means.
 
     Args:
-        named: A run directory or a job id; `None` for the newest run of this project.
+        named: A run directory, a job id, or the name of one run; `None` for the newest run of this project,
+            or its newest rehearsal where there is no run.
 
     Raises:
         UsageError: There is none.
@@ -84,8 +90,13 @@ def find(named: str | None = None) -> Run:
                 raise
     if is_id:
         return _by_job_id(named)
-    shown = named or repr(named)
-    raise UsageError(f"there is no run {shown}: it is neither a folder nor a job id", hint=NAME_IT)
+    run = _by_name(named)
+    if run is None:
+        shown = named or repr(named)
+        raise UsageError(
+            f"there is no run {shown}: it is no folder, no job id, and no run's name", hint=NAME_IT
+        )
+    return run
 
 
 def find_all(named: Sequence[str]) -> list[Run]:
@@ -179,7 +190,7 @@ def _latest(found: Sequence[index.Entry]) -> list[index.Entry]:
 
 def _newest_of_project() -> Run:
     gone = []
-    for entry in of_project():
+    for entry in sorted(of_project(), key=lambda entry: entry.rehearsal):
         try:
             return open_run(Path(entry.run_dir))
         except RunDirectoryError:
@@ -188,6 +199,24 @@ def _newest_of_project() -> Run:
     if gone:
         raise UsageError(f"the runs of {here} are gone: {', '.join(gone[:3])}", hint=NAME_IT)
     raise UsageError(f"no run was submitted from {here} yet", hint=NAME_IT)
+
+
+def _by_name(named: str) -> Run | None:
+    """Find the one run of a name, its job's or its directory's: of this project's, else of all of the user's.
+
+    Raises:
+        UsageError: There are several.
+    """
+    for entries in (of_project(), of_user()):
+        places = [entry.run_dir for entry in entries if named in {entry.name, Path(entry.run_dir).name}]
+        found = [Path(place) for place in places if os.path.isdir(place)]  # noqa: PTH112 - as in find
+        if len(found) > 1:
+            raise UsageError(
+                f"{named} is the name of {len(found)} runs: {', '.join(map(str, found[:3]))}", hint=NAME_IT
+            )
+        if found:
+            return open_run(found[0])
+    return None
 
 
 def _by_job_id(job_id: str) -> Run:

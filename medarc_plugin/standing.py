@@ -21,6 +21,7 @@ from medarc_plugin import flight, index, lifesigns, records
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.errors import RunDirectoryError
 from medarc_plugin.models import ENTRYPOINTS, JobState, Submission
+from medarc_plugin.process import show
 from medarc_plugin.records import Records
 from medarc_plugin.runs import Run, open_run
 from medarc_plugin.slurm import gateway, lost, queue
@@ -74,6 +75,8 @@ STATE_OF = {
 }
 """SLURM's word for how an attempt ended by its own record; `FAILED` for all others."""
 
+NEVER_SATISFIED = "DependencyNeverSatisfied"
+"""SLURM's reason of a job whose dependency cannot be met any more: scripts ask to be ended then."""
 
 READERS = 16
 """Runs whose files are read at once: on a network file system each file is a wait."""
@@ -86,6 +89,8 @@ SILENT = "from the run's records, SLURM did not answer"
 
 CLOCKS = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
+
+UNEXPORTED = "its weights are not exported"
 
 DELETED = "its directory is not there any more: it was moved or deleted"
 
@@ -178,6 +183,7 @@ class RunStatus:
             "run_dir": str(self.run.run_dir),
             "name": self.run.name,
             "entrypoint": self.run.entrypoint,
+            "rehearsal": self.run.rehearsal,
             "backend": self.run.plan.get("backend") or (submission.backend if submission else None),
             "job_id": self.job_id,
             "cluster": submission.cluster if submission else None,
@@ -283,7 +289,12 @@ def made_up(entry: index.Entry) -> Run:
         backend=entry.backend,
         slurm_conf=entry.slurm_conf,
     )
-    plan = {"name": entry.name, "backend": entry.backend, "gpus": {"count": entry.gpus}}
+    plan = {
+        "name": entry.name,
+        "backend": entry.backend,
+        "gpus": {"count": entry.gpus},
+        "rehearse": entry.rehearsal,
+    }
     return Run(run_dir, entrypoint, files, submission, plan, (DELETED,))
 
 
@@ -447,6 +458,8 @@ def _with_slurm(
 
 def _forgotten(run: Run, newest: AttemptRecord | None, slurm: Slurm, note: str, now: datetime) -> _Verdict:
     """Tell a job that SLURM forgot from one that may have ended, and from another cluster's."""
+    if records.was_seen_cancelled(run):
+        return _Verdict("CANCELLED", RECORDS, None, note)
     submission, last = run.submission, _last_known(newest, now)
     if slurm.problem is not None:
         return _Verdict(UNKNOWN, RECORDS, last, note)
@@ -504,7 +517,9 @@ def _why(job: Job, newest: AttemptRecord | None) -> str | None:
     if not JobState(job.state).over:
         return job.reason
     own = _why_ended(newest) if newest is not None and newest.final else None
-    # A job that was cancelled keeps the reason for which it waited.
+    # A job that was cancelled keeps the reason for which it waited; SLURM itself ends one for this.
+    if own is None and job.reason == NEVER_SATISFIED:
+        return job.reason
     return own or (None if job.state in {COMPLETED, "CANCELLED"} else job.reason)
 
 
@@ -574,7 +589,12 @@ class _Facts:
             gpu_ids=newest.gpus if newest is not None and runs else (),
             gpu_hours=self._gpu_hours(runs=runs),
             sources={name: source for name, (_, source) in known.items()},
-            trouble=(*self.run.trouble, *self.told.trouble, *self._silence(runs=runs)),
+            trouble=(
+                *self.run.trouble,
+                *self.told.trouble,
+                *self._silence(runs=runs),
+                *(self._unexported() if over else ()),
+            ),
             records=self.told,
             **{name: value for name, (value, _) in known.items()},
         )
@@ -617,6 +637,14 @@ class _Facts:
             seconds += (len(attempt.gpus) or planned) * attempt.seconds(self.now, alive=alive)
         return seconds / 3600
 
+    def _unexported(self) -> tuple[str, ...]:
+        """Remark that a run is finished and nobody can load what it made."""
+        why = records.unexported(self.run, self.newest) if self.newest is not None else None
+        if why is None:
+            return ()
+        way = show(["medarc_slurm", "export", str(self.run.run_dir)])
+        return (f"{UNEXPORTED} ({why}); `{way}` writes them",)
+
     def _silence(self, *, runs: bool) -> tuple[str, ...]:
         """Remark that a run which SLURM calls running gives no sign of life."""
         newest = self.newest
@@ -633,7 +661,8 @@ def _of_job(job: Job, *, over: bool, runs: bool) -> dict[str, Any]:
         "node": job.node,
         "partition": job.partition,
         "estimated_start": job.start if not over and not runs else None,
-        "started": job.start if over or runs else None,
+        # Of a job that was cancelled while it waited SLURM has a start, and no node.
+        "started": job.start if runs or (over and job.node) else None,
         "limit": job.end if runs else None,
         "ended": job.end if over else None,
         "exit_code": exit_code(job.exit_code) if over else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal as signals
@@ -181,7 +182,17 @@ def cancel(
         if clock() >= until:
             break
         pause(min(pace.after([status.state for status in found]), max(0.0, until - clock())))
+    for status in found:
+        _remember(status)
     return [_ended(status, was_over=over) for status, over in zip(found, before, strict=True)]
+
+
+def _remember(status: RunStatus) -> None:
+    """Keep what SLURM says of the end of a job that left no record of it."""
+    newest = status.records.newest(status.run.token)
+    if status.state == "CANCELLED" and (newest is None or not newest.final):
+        with contextlib.suppress(OSError):
+            records.remember_cancelled(status.run, status.job_id)
 
 
 def send_signal(runs: Sequence[Run], name: str) -> list[RunStatus]:

@@ -322,6 +322,8 @@ def _provenance(resolved: Resolved, request: Request) -> dict[str, Any]:
     return {
         "command": list(request.command),
         "working_directory": str(Path.cwd()),
+        "typed": list(request.typed or request.command),
+        "typed_in": str(request.typed_in or Path.cwd()),
         "medarc_plugin": medarc_plugin.__version__,
         "python": sys.version.split()[0],
         "prime_rl": None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -33,6 +34,12 @@ DIFFERENT = 1
 
 FROM_ELSEWHERE = "--resume.dir"
 """prime-rl's flag for a checkpoint of another run: where such a run begins is part of what it is."""
+
+OF_ONE_SUBMISSION = frozenset({"dependency", "begin"})
+"""Options that say when one job was to start: SLURM refuses to wait for a job that it has forgotten."""
+
+FROM_STEP = "--resume.step"
+"""prime-rl's flag for an earlier checkpoint."""
 
 MOST_NAMED = 5
 """Paths of a config that a warning names."""
@@ -69,10 +76,16 @@ def resume(context: typer.Context) -> None:
     request = again(replace(old, arguments=tuple(_without_resume(old.arguments))), extra, here)
     goes_on = () if extra.resume else (arguments.PASSED_ON,)
     request = replace(request, run_dir=run.run_dir, resume=True, arguments=(*request.arguments, *goes_on))
-    request = replace(request, command=command_of(request))
+    request = _with_its_command(request, here)
     # Read now: the launch writes another one over it.
     before = read_table(run.files.resolved)
-    raise typer.Exit(entrypoints.carry_out(request, lambda prepared: _say_changes(run, before, prepared)))
+
+    def look(prepared: Prepared) -> None:
+        _say_changes(run, before, prepared)
+        if not any(word.partition("=")[0] == FROM_STEP for word in extra.arguments):
+            _refuse_what_is_complete(run, prepared)
+
+    raise typer.Exit(entrypoints.carry_out(request, look))
 
 
 def rerun(context: typer.Context) -> None:
@@ -80,6 +93,8 @@ def rerun(context: typer.Context) -> None:
 
     Relative paths in it mean what they meant; what is given comes after it.
     """
+    from medarc_plugin import project
+
     run, extra, here = _taken_apart(context.args)
     if extra.run_dir is None:
         raise UsageError("rerun wants a directory of its own", hint="rerun RUN --output-dir DIR")
@@ -91,8 +106,10 @@ def rerun(context: typer.Context) -> None:
     old = recorded(run)
     if not any(word.partition("=")[0] == FROM_ELSEWHERE for word in old.arguments):
         old = replace(old, arguments=tuple(_without_resume(old.arguments)), resume=False)
+    if project.root(here) != project.root():
+        output.say(f"project     {project.root()}, the one of {run.run_dir}")
     request = replace(again(old, extra, here), run_dir=extra.run_dir, resume=old.resume or extra.resume)
-    raise typer.Exit(entrypoints.carry_out(replace(request, command=command_of(request))))
+    raise typer.Exit(entrypoints.carry_out(_with_its_command(request, here)))
 
 
 def diff(
@@ -173,17 +190,18 @@ def recorded(run: Run) -> Request:
 def again(old: Request, extra: Request, here: Path) -> Request:
     """Put together a recorded command and what is added to it.
 
-    What the recorded one said of deleting, rehearsing and trying out is not part of the run.
+    What the recorded one said of deleting, rehearsing and trying out is not part of the run, and neither is
+    when its job was to start.
 
     Args:
         old: The recorded command.
         extra: What was typed now; wins.
         here: Where it was typed: its own paths are relative to that.
     """
-    options = dict(old.options)
+    options = {name: value for name, value in old.options.items() if name not in OF_ONE_SUBMISSION}
     for name, value in extra.options.items():
         value = _from(here, value) if _is_path(name) else value  # noqa: PLW2901 - the same, made absolute
-        options[name] = (*options.get(name, ()), *value) if isinstance(value, tuple) else value
+        options[name] = (*_kept(name, options, value), *value) if isinstance(value, tuple) else value
     gpus = {each.name: getattr(extra.gpus, each.name) for each in fields(GpuRequest)}
     sandbox = extra.sandbox if extra.sandbox is None else here / extra.sandbox
     return replace(
@@ -230,6 +248,12 @@ def command_of(request: Request) -> tuple[str, ...]:
     return (*words, "--", *request.arguments)
 
 
+def _with_its_command(request: Request, here: Path) -> Request:
+    """Give a request what is recorded of it: the one command that means it, and what was typed."""
+    typed = (Path(sys.argv[0]).name, *sys.argv[1:])
+    return replace(request, command=command_of(request), typed=typed, typed_in=here)
+
+
 def _counts(gpus: GpuRequest) -> tuple[int | None, int | None, int | None]:
     return gpus.gpus, gpus.train, gpus.infer
 
@@ -254,6 +278,20 @@ def _refuse_while_it_lives(run: Run) -> None:
             f"{run.run_dir} belongs to job {status.job_id} ({status.state})",
             hint=f"wait for it, or end it with `medarc_slurm cancel {status.job_id or run.run_dir}`",
         )
+
+
+def _refuse_what_is_complete(run: Run, prepared: Prepared) -> None:
+    """Submit no job that would find all steps made."""
+    from medarc_plugin import records
+
+    told, most = records.read(run), prepared.plan.resolved.max_steps
+    newest, step = told.newest(run.token), records.whole(told.state.get("step"))
+    if newest is None or newest.reason != "finished" or step is None or most is None or step < most:
+        return
+    raise RunDirectoryError(
+        f"{run.run_dir} is finished: it has made {step} of {most} steps, and there is nothing to go on with",
+        hint=f"--max-steps N, more than {step}, makes it longer; rerun RUN --output-dir DIR begins it anew",
+    )
 
 
 def _say_changes(run: Run, before: Mapping[str, Any], prepared: Prepared) -> None:
@@ -303,6 +341,15 @@ def _files_from(here: Path, words: Sequence[str]) -> Iterator[str]:
 
 def _from(here: Path, value: Any) -> Any:  # noqa: ANN401 - as options are typed
     return str(here / Path(value).expanduser()) if isinstance(value, str) and value else value
+
+
+def _kept(name: str, options: Mapping[str, Any], typed: tuple[str, ...]) -> tuple[str, ...]:
+    """What stays of a recorded list; a variable has one value, or is passed on."""
+    recorded_: tuple[str, ...] = options.get(name, ())
+    if name != "env":
+        return recorded_
+    named = {each.partition("=")[0] for each in typed}
+    return tuple(each for each in recorded_ if each.partition("=")[0] not in named)
 
 
 def _is_path(name: str) -> bool:

@@ -31,13 +31,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 sandbox_app = typer.Typer(
     help="A real one-machine SLURM in a folder, to try things out where there is no cluster.",
     no_args_is_help=True,
 )
 app.add_typer(sandbox_app, name="sandbox")
-report.register(app)
 
 Directory = Annotated[Path, typer.Option("--dir", "-D", metavar="DIR", help="The sandbox's folder.")]
 IN_HERE = Path(".slurm-sandbox")
@@ -94,19 +94,17 @@ for _name in ENTRYPOINTS:
     _listed(_name)
 
 
-for _commands in (seeing, reading, steering, again, why):
+# The help lists them in this order: the way of a run, then what is around it.
+for _commands in (seeing, reading, why, steering, again, report):
     _commands.register(app)
-
-
-app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})(options)
-app.command("init")(init)
-app.command("doctor")(doctor)
-app.command("completion")(completion)
 
 
 @app.command("export")
 def export(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    named: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run directory or job id. Default: the project's newest run."),
+    ] = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", help="Step of the checkpoint. Default: the newest whole one.")
     ] = None,
@@ -116,9 +114,19 @@ def export(
 
     They go to RUN/weights/step_N, with config and tokenizer. Needs prime-rl, and no GPU.
     """
+    from medarc_plugin import runs
     from medarc_plugin.export import export as write
 
+    # A folder may also be a run that prime-rl itself launched.
+    is_folder = named is not None and Path(named).is_dir()
+    run_dir = Path(named) if named is not None and is_folder else runs.find(named).run_dir
     raise typer.Exit(write(run_dir, step, force=force))
+
+
+app.command("options", context_settings={**PASS_THROUGH, "help_option_names": ["--help", "-h"]})(options)
+app.command("init")(init)
+app.command("doctor")(doctor)
+app.command("completion")(completion)
 
 
 @sandbox_app.command("up")
@@ -211,4 +219,4 @@ def _describe(status: SandboxStatus) -> None:
             f"{node.gres} ({kind} GPUs)"
         )
     if status.queue_length is not None:
-        output.say(f"  {'queue':<14} {status.queue_length} jobs")
+        output.say(f"  {'queue':<14} {status.queue_length} job{'' if status.queue_length == 1 else 's'}")

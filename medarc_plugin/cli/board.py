@@ -38,6 +38,8 @@ GOING, ENDED = "green", "red"
 UNBOUNDED = 1000
 """Columns where nobody looks: whoever reads a pipe wants lines that are not folded."""
 
+REHEARSAL = " (rehearsal)"
+
 BAR = 30
 """Columns of a progress bar at most."""
 
@@ -88,7 +90,10 @@ def block(status: RunStatus, width: int) -> RenderableType:
 def _rows(status: RunStatus, width: int) -> list[tuple[str, RenderableType]]:
     code = "" if status.exit_code is None else f", exit code {status.exit_code}"
     rows: list[tuple[str, RenderableType]] = [
-        ("run", f"{status.run.name} ({status.run.entrypoint})"),
+        (
+            "run",
+            f"{status.run.name} ({status.run.entrypoint}{', a rehearsal' if status.run.rehearsal else ''})",
+        ),
         ("state", Text.assemble((output.shown(status.state), colour(status)), code)),
     ]
     words: list[tuple[str, str | None]] = [
@@ -146,7 +151,7 @@ def _time(status: RunStatus) -> str | None:
         start = f"expected to start {clock(status.estimated_start)}" if status.estimated_start else ""
         return ", ".join(filter(None, (waited, start)))
     if status.started is None:
-        return None
+        return f"ended {clock(status.ended)}, before it began" if status.ended is not None else None
     if status.ended is not None:
         took = duration((status.ended - status.started).total_seconds())
         return f"ended {clock(status.ended)} after {took}"
@@ -213,12 +218,22 @@ class Column:
         cell: What stands in it.
         right: Whether it is a number.
         rank: Where there is no room, the highest go first; 0 stays.
+        least: Letters to which it may be shortened before others go; 0 for none.
     """
 
     heading: str
     cell: Callable[[RunStatus], str]
     right: bool = False
     rank: int = 0
+    least: int = 0
+
+
+LEAST = 28
+"""Letters of a reason that say something."""
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _figure(value: float | None) -> str:
@@ -240,26 +255,26 @@ def place(run_dir: Path) -> str:
 
 
 COLUMNS = (
-    Column("run", lambda status: place(status.run.run_dir)),
-    Column("job", lambda status: status.job_id or "", rank=1),
+    Column("run", lambda status: place(status.run.run_dir) + (REHEARSAL if status.run.rehearsal else "")),
+    Column("job", lambda status: status.job_id or "", rank=2),
     Column("state", lambda status: status.state),
-    Column("phase", lambda status: status.phase or "", rank=5),
+    Column("phase", lambda status: status.phase or "", rank=6),
     Column("step", steps, right=True),
-    Column("", percent, right=True, rank=3),
-    Column("reward", lambda status: _figure(status.reward), right=True, rank=2),
-    Column("loss", lambda status: _figure(status.loss), right=True, rank=6),
+    Column("", percent, right=True, rank=4),
+    Column("reward", lambda status: _figure(status.reward), right=True, rank=3),
+    Column("loss", lambda status: _figure(status.loss), right=True, rank=7),
     Column(
         "left",
         lambda status: "" if status.seconds_left is None else duration(status.seconds_left),
         right=True,
-        rank=4,
+        rank=5,
     ),
-    Column("node", lambda status: status.node or "", rank=8),
-    Column("GPUs", lambda status: str(status.gpus or ""), right=True, rank=9),
-    Column("attempt", lambda status: str(status.attempt or ""), right=True, rank=10),
-    Column("GPU hours", lambda status: f"{status.gpu_hours:.2f}", right=True, rank=7),
+    Column("node", lambda status: status.node or "", rank=9),
+    Column("GPUs", lambda status: str(status.gpus or ""), right=True, rank=10),
+    Column("attempt", lambda status: str(status.attempt or ""), right=True, rank=11),
+    Column("GPU hours", lambda status: f"{status.gpu_hours:.2f}", right=True, rank=8),
     Column("submitted", _age, right=True, rank=12),
-    Column("why", lambda status: status.reason or "", rank=11),
+    Column("why", lambda status: _one_line(status.reason), rank=1, least=LEAST),
 )
 GAP = 2
 
@@ -276,15 +291,20 @@ def table(found: Sequence[RunStatus], width: int) -> RenderableType:
     widths = {
         column.heading: max(map(len, (column.heading, *cells[column.heading]))) + GAP for column in columns
     }
+    whole = dict(widths)
+    widths |= {each.heading: min(widths[each.heading], each.least + GAP) for each in columns if each.least}
     while sum(widths[column.heading] for column in columns) > width + GAP and any(c.rank for c in columns):
         columns.remove(max(columns, key=lambda column: column.rank))
+    room = max(0, width + GAP - sum(widths[column.heading] for column in columns))
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for column in columns:
+        most = min(whole[column.heading], widths[column.heading] + room) - GAP
         shown.add_column(
             column.heading,
             justify="right" if column.right else "left",
-            overflow="fold",
-            no_wrap=column.heading not in {"run", "why"},
+            overflow="ellipsis" if column.least else "fold",
+            no_wrap=column.heading != "run",
+            max_width=most if column.least else None,
         )
     for place_, status in enumerate(found):
         shown.add_row(

@@ -157,7 +157,10 @@ def _of_command(
         return
     option = _option_of(command, before[-1]) if before else None
     if option is not None and option["value"]:
-        yield from _values(option["value"], current)
+        if option["value"] == "metric":
+            yield from _metrics(command, before[:-1], current)
+        else:
+            yield from _values(option["value"], current)
     elif current.startswith("-") and "=" in current:
         yield from _attached(command, current)
     elif current.startswith("-"):
@@ -203,10 +206,30 @@ def _argument(command: Mapping[str, Any], before: Sequence[str], current: str) -
     kinds = command["arguments"]
     if not kinds:
         return
-    given = sum(not word.startswith("-") for word in before)
+    given = len(list(_given(command, before)))
     number = min(given, len(kinds) - 1)
     if given < len(kinds) or kinds[number]["many"]:
         yield from _values(kinds[number]["value"], current)
+
+
+def _given(command: Mapping[str, Any], before: Sequence[str]) -> Iterator[str]:
+    """The arguments among some words: neither options nor their values."""
+    words = iter(before)
+    for word in words:
+        option = _option_of(command, word)
+        if (option is not None and option["value"]) or word == "@":
+            next(words, None)
+        elif not word.startswith("-"):
+            yield word
+
+
+def _metrics(command: Mapping[str, Any], before: Sequence[str], current: str) -> Iterator[Answer]:
+    """List what prime-rl has measured in the run that is named, or in the newest."""
+    from medarc_plugin import runs as found
+    from medarc_plugin.report.history import metric_keys
+
+    keys = metric_keys(found.find(next(_given(command, before), None)))
+    yield from _matching([(key, "") for key in keys], current)
 
 
 def _matching(pairs: Any, current: str) -> Iterator[Answer]:  # noqa: ANN401 - pairs of words and their help
@@ -261,8 +284,9 @@ def runs() -> Iterator[tuple[str, str]]:
         folder = Path(entry.run_dir)
         with contextlib.suppress(ValueError):
             folder = folder.relative_to(Path.cwd())
-        yield entry.job_id, f"{entry.entrypoint} in {folder}"
-        yield str(folder), f"{entry.entrypoint}, job {entry.job_id}"
+        what = f"rehearsal of {entry.entrypoint}" if entry.rehearsal else entry.entrypoint
+        yield entry.job_id, f"{what} in {folder}"
+        yield str(folder), f"{what}, job {entry.job_id}"
 
 
 def _asked(*argv: str) -> list[list[str]]:

@@ -28,8 +28,13 @@ KINDS = {
     "--gpu-type": "gpu_type",
     "--profile": "profile",
     "--backend": "=slurm,local",
+    "--component": "=trainer,orchestrator,inference,evals,env,job",
+    "--metric": "metric",
 }
 """What a value is, by the name of its option."""
+
+TAKEN_UP = frozenset({"resume", "rerun"})
+"""Commands that take a run, and then what a launch takes."""
 
 METAVARS = {"DIR": "dir", "FILE": "file", "CONFIG": "config", "RUN": "run", "PATH": "file", "FOLDER": "dir"}
 """The same, by what stands for it in the help."""
@@ -110,10 +115,13 @@ def look_up() -> Iterator[tuple[str, dict[str, Any]]]:
     for words, command in _walk(typer.main.get_command(app), ()):
         if words == ("options",):
             launch, own = _launch(), _typed(command)["options"]
-            further = [one for one in own if "--help" not in one["names"]]
+            names = {name for one in launch["options"] for name in one["names"]}
+            further = [one for one in own if not names.intersection(one["names"])]
             yield "options", {**launch, "options": [*further, *launch["options"]]}
         elif words[-1:] and words[-1] in ENTRYPOINTS:
             yield words[-1], _launch()
+        elif words[-1:] and words[-1] in TAKEN_UP:
+            yield words[-1], {**_launch(), "arguments": [{"value": "run", "many": False}], "launch": False}
         else:
             yield " ".join(words), _typed(command)
 

@@ -125,7 +125,10 @@ def carry_out(request: Request, look: Callable[[Prepared], None] | None = None) 
         # Nobody refuses a misspelt flag of ours when prime-rl is not there to say that it is not its own.
         warn_of_near_misses(request.arguments)
     if prepared.dry_run:
-        launch.write(prepared, output.say)
+        kept = launch.write(prepared, output.say)
+        if kept is not None:
+            output.say(f"dry run: {kept}, so nothing is written; without --dry-run this is submitted")
+            return 0
         doing = "starts" if request.backend == "local" else "submits"
         what = "rehearsal" if request.rehearse else "run"
         output.say(f"dry run: the files are written, nothing is started; this {doing} the {what}:")

@@ -65,7 +65,7 @@ def init(
         return
     if asks and not _agreed(f"write it to {path}?"):
         output.say("nothing is written")
-        return
+        raise typer.Exit(UsageError.exit_code)
     write(path, proposal.text, force=force)
     output.fact(str(path))
     output.say("`medarc_slurm options` shows what holds now")

@@ -20,18 +20,22 @@ FORMAT = 1
 
 def options(
     context: typer.Context,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Section of medarc.toml to take options from too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List every option with its value and where the value comes from.
 
-    Takes what a launch takes, `CONFIG --partition gpu`, and shows what would hold there.
+    Takes every option that a launch takes, `CONFIG --partition gpu`, and shows what would hold there.
     """
     from medarc_plugin import launch
 
     parsed = arguments.parse(context.args)
     given = [part for path in parsed.positional for part in ("@", path)] + parsed.passed
     entrypoints.warn_of_near_misses(parsed.passed)
-    settled = launch.settle_values(tuple(given), parsed.options, profile=parsed.launch.get("--profile"))
+    settled = launch.with_host(launch.settle_values(tuple(given), parsed.options, profile=profile))
     if as_json:
         output.document(document(settled), indent=1)
     elif sys.stdout.isatty():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from medarc_plugin.launch import Prepared
     from medarc_plugin.models import JobPlan, Problem, Resolved, Submission
+    from medarc_plugin.profiles import Settled
 
 INTERRUPTED = 130
 SIGNALLED = 128
@@ -254,11 +255,13 @@ def show_plan(prepared: Prepared) -> None:
         gets = defaults_of(plan)
         rows += [
             ("CPUs", f"{allocation.cpus} ({prepared.settled.options.cpus_per_gpu} for each GPU)"),
-            ("memory", allocation.memory or _default("the cluster's", gets.get("memory"), "--mem-per-gpu")),
-            ("time limit", allocation.time or _default("the partition's", gets.get("time"), "--time")),
+            ("memory", _memory_words(plan) or _default("the cluster's", gets.get("memory"), "--mem-per-gpu")),
+            ("time limit", _limit_words(plan) or _default("the partition's", gets.get("time"), "--time")),
         ]
         if plan.launch.rehearse:
-            rows.append(("starts", "nothing: the job makes all checks, and says whether the run would start"))
+            rows.append(
+                ("launches", "nothing: the job makes all checks, and says whether the run would start")
+            )
         elif resolved.entrypoint != "inference":
             rows.append(("survives", _survival_words(prepared)))
         for name in ("partition", "account", "qos"):
@@ -266,6 +269,7 @@ def show_plan(prepared: Prepared) -> None:
             words = f"{value} ({sources[name]})" if value else _default("the cluster's", gets.get(name))
             rows.append((name, words))
         rows += _cluster_rows(prepared)
+    rows += _replaced_rows(prepared.settled)
     rows.append(("config", _config_words(prepared)))
     if plan.launch.passed:
         rows.append(("passed on", _passed_words(plan)))
@@ -299,7 +303,7 @@ def problem_words(problem: Problem) -> str:
 
 def _cluster_rows(prepared: Prepared) -> list[tuple[str, str]]:
     """Say who was asked about the job, what could not be asked, and when it would start."""
-    from medarc_plugin.preflight.cluster import unanswered
+    from medarc_plugin.preflight.cluster import free_now, unanswered
 
     facts, trial = prepared.plan.cluster, prepared.trial
     if facts is None:
@@ -309,13 +313,36 @@ def _cluster_rows(prepared: Prepared) -> list[tuple[str, str]]:
     skipped = unanswered(prepared.plan)
     rows = [("preflight", "; ".join([*asked, *([f"not looked at: {skipped}"] if skipped else [])]))]
     if trial is not None and trial.start is not None:
-        rows.append(("starts", f"{start_words(trial.start)} on {trial.node}, as SLURM estimates"))
+        start = start_words(trial.start)
+        # Behind a job that may not start yet SLURM puts this one too, and starts it at once all the same.
+        options = prepared.plan.options
+        waits = options.begin or options.dependency
+        free = None if start == NOW or waits else free_now(prepared.plan)
+        rows.append(
+            ("starts", f"{start} on {trial.node}, as SLURM estimates" + (f"; {free}" if free else ""))
+        )
     elif trial is not None and trial.silence is not None:
         rows.append(("starts", f"unknown: sbatch --test-only: {trial.silence}"))
     return rows
 
 
-NOW_SECONDS = 60
+def _replaced_rows(settled: Settled) -> list[tuple[str, str]]:
+    """Say which lists of profiles and tables do not hold, since another one does."""
+    from medarc_plugin.options import flag
+    from medarc_plugin.profiles import COMMAND_LINE
+
+    words = [
+        # What stands behind a variable's name may be a secret.
+        f"{flag(one.name)} of {'the ' if settled.sources[one.name] == COMMAND_LINE else ''}"
+        f"{settled.sources[one.name]}, in place of "
+        + ", ".join(item.partition("=")[0] if one.name == "env" else item.strip() for item in one.values)
+        + f" ({one.source})"
+        for one in settled.replaced
+    ]
+    return [("replaces" if index == 0 else "", text.replace("\n", "; ")) for index, text in enumerate(words)]
+
+
+NOW, NOW_SECONDS = "now", 60
 
 
 def start_words(start: str, now: datetime | None = None) -> str:
@@ -331,7 +358,7 @@ def start_words(start: str, now: datetime | None = None) -> str:
         return start
     seconds = (at - (now or datetime.now())).total_seconds()  # noqa: DTZ005 - so is SLURM's, local
     if seconds < NOW_SECONDS:
-        return "now"
+        return NOW
     days, hours, minutes = int(seconds // 86400), int(seconds // 3600), round(seconds / 60)
     wait = f"{days} days" if days > 1 else f"{hours} h" if hours > 1 else f"{minutes} min"
     return f"{at:%Y-%m-%d %H:%M} (in {wait})"
@@ -417,10 +444,25 @@ def allocation_words(plan: JobPlan) -> str:
     words = f"{gpus} GPU{'' if gpus == 1 else 's'}"
     if plan.backend == "local":
         return words
+    limit = _limit_words(plan)
+    return f"{words}, time limit {limit}" if limit else f"{words}, the partition's time limit"
+
+
+def _limit_words(plan: JobPlan) -> str | None:
+    """Write the time limit that is asked for; a bare number is minutes."""
     limit = plan.allocation.time
-    if limit is None:
-        return f"{words}, the partition's time limit"
-    return f"{words}, time limit {limit}{' min' if limit.isdigit() else ''}"
+    return f"{limit} min" if limit and limit.isdigit() else limit
+
+
+def _memory_words(plan: JobPlan) -> str | None:
+    """Write the memory that is asked for, as everywhere."""
+    from medarc_plugin.options import megabytes
+    from medarc_plugin.preflight.findings import memory_words
+
+    asked = plan.allocation.memory
+    if not asked:
+        return None
+    return memory_words(megabytes(asked)) if megabytes(asked) else "all of the node's"
 
 
 def _survival_words(prepared: Prepared) -> str:

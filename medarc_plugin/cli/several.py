@@ -155,7 +155,10 @@ def _name(request: Request) -> str:
 
 
 def _write(prepared: Prepared, added: Mapping[str, str]) -> None:
-    launch.write(prepared, output.say)
+    kept = launch.write(prepared, output.say)
+    if kept is not None:
+        output.say(f"not written: {kept}")
+        return
     output.say(f"written {prepared.plan.run_dir}: {output.allocation_words(prepared.plan)}")
     output.fact(gateway.shown_command(prepared.backend.command(prepared.plan), added=added))
 

@@ -84,7 +84,7 @@ def wait(
     124: --timeout is over. 125: nobody knows how it ended.
     """
     from medarc_plugin import runs, steering
-    from medarc_plugin.logs import ending
+    from medarc_plugin.logs import ending, going
 
     run = runs.find(named)
     status, code = steering.wait(run, timeout, output.say)
@@ -92,7 +92,7 @@ def wait(
         document = {"format": seeing.FORMAT, "run": status.document(), "code": code}
         output.document(document)
     elif code == steering.TIMED_OUT and not status.over:
-        output.say(f"{ending(status)} after {timeout:g} s")
+        output.say(f"{going(status)}, after {timeout:g} s of waiting")
     else:
         output.fact(ending(status))
     raise typer.Exit(code)

@@ -80,7 +80,7 @@ def packages(subject: Subject) -> Iterator[Finding]:
     missing = [name for name in PACKAGES if name not in found]
     if missing:
         words = f"; it has {', '.join(there)}" if there else ""
-        yield warning(
+        yield failed(
             f"its environment lacks {', '.join(missing)}, without which no run starts{words}",
             diagnosis.REPAIR,
         )

@@ -16,6 +16,9 @@ from medarc_plugin.process import run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+BESIDE = Path("prime-rl")
+"""A checkout in the current folder."""
+
 SYNC = "uv sync --all-extras --all-packages"
 """What installs prime-rl and the environments of its workspace, in its checkout."""
 
@@ -53,9 +56,8 @@ def locate(
         return _checkout(option, name, environment)
     if environment.get("PRIME_RL_DIR"):
         return _checkout(Path(environment["PRIME_RL_DIR"]), "PRIME_RL_DIR", environment)
-    beside = Path("prime-rl")
-    if is_checkout(beside):
-        return _checkout(beside, "./prime-rl", environment)
+    if is_checkout(BESIDE):
+        return _checkout(BESIDE, f"./{BESIDE}", environment)
     if in_this_interpreter():
         return Host(Path(sys.executable), _checkout_of_this_interpreter(), "this environment")
     return None

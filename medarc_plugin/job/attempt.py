@@ -48,6 +48,7 @@ class Attempt:
         steps: How many training steps it made.
         step: The last of them.
         requeued: Whether the job goes back to the queue, by its own hand or SLURM's.
+        unexported: Why a finished run's weights are not exported; empty when they are, or nobody wants them.
     """
 
     launch: Launch
@@ -66,6 +67,7 @@ class Attempt:
     steps: int = 0
     step: int | None = None
     requeued: bool = False
+    unexported: str = ""
 
     def beginning(self) -> dict[str, Any]:
         """What is known of this attempt from its start."""
@@ -89,12 +91,14 @@ class Attempt:
             "reason": self.reason,
             "signals": self.signals,
             "failed": [log.redact(f"{check.name}: {check.text}") for check in self.failed],
+            "hints": [log.redact(check.hint) for check in self.failed],
             "failure": log.redact(self.failure),
             "resumed_from": self.resumed_from,
             "checkpoint": self.checkpoint,
             "steps": self.steps,
             "step": self.step,
             "requeued": self.requeued,
+            "unexported": log.redact(self.unexported),
         }
 
     @property

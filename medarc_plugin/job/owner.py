@@ -95,6 +95,7 @@ REQUEUE_SECONDS = 60.0
 # A model of hundreds of gigabytes takes its time on a network file system.
 EXPORT_SECONDS = 3600.0
 EXPORT_LINES = 12
+ERROR = "error: "
 
 
 class ConfigError(Exception):
@@ -712,6 +713,7 @@ class Owner:
             )
         except OSError as error:
             log.say(f"the weights cannot be exported: {error}")
+            self.attempt.unexported = str(error)
             return
         lines = answer.output.strip().splitlines()
         seconds = time.monotonic() - began
@@ -728,6 +730,8 @@ class Owner:
             how = f"gave up after {seconds:.0f} s"
         for line in lines[-EXPORT_LINES:]:
             log.say(f"export: {line}")
+        said = next((line for line in reversed(lines) if line.startswith(ERROR)), "")
+        self.attempt.unexported = ": ".join(filter(None, (how, said[len(ERROR) :])))
         log.say(
             f"the run is finished, and its weights are not exported ({how}): the checkpoint stays\n"
             f"hint: medarc_slurm export {shlex.quote(str(launch.run_dir))}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medarc_plugin.preflight import accounts, names, nodes, partitions
 from medarc_plugin.preflight.findings import counted, memory_words, time_words, unless_changed
+from medarc_plugin.preflight.free import words_of_what_is_free
 from medarc_plugin.preflight.target import Target, Wish, wish_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,15 @@ def defaults_of(plan: JobPlan) -> Mapping[str, str]:
         "qos": rights.qos_name if rights else None,
     }
     return {name: words for name, words in known.items() if words}
+
+
+def free_now(plan: JobPlan) -> str | None:
+    """Say that the job would fit what is free now; `None` when it would not, or nobody knows."""
+    facts, wish = plan.cluster, wish_of(plan)
+    if facts is None:
+        return None
+    found = [facts.partition(name) for name in wish.partitions or (None,)]
+    return words_of_what_is_free(Target(wish, one, facts) for one in found if one is not None)
 
 
 def unanswered(plan: JobPlan) -> str:

@@ -200,8 +200,15 @@ def _without_memory(target: Target) -> Problem:
         "memory",
         f"no node of partition {partition.name!r} can give {memory_words(asked)}{whence}: "
         f"the most is {memory_words(most)}{limit}",
-        f"--mem-per-gpu {memory_option(most / max(1, wish.gpus))} or less",
+        f"{_memory_flag(target, most, wish.gpus)} or less",
     )
+
+
+def _memory_flag(target: Target, memory: float, gpus: int) -> str:
+    """Write memory for so many GPUs in the option that the job asked with."""
+    if target.wish.mem:
+        return f"--mem {memory_option(memory)}"
+    return f"--mem-per-gpu {memory_option(memory / max(1, gpus))}"
 
 
 def _without_features(target: Target) -> Problem:
@@ -323,7 +330,7 @@ def _memory_share(target: Target, nodes: Sequence[Node]) -> Iterator[Problem]:
     gpus = target.wish.gpus
     node = max(nodes, key=lambda one: one.memory * gpus // one.gpu_count)
     asked, share = target.memory_on(node), node.memory * gpus // node.gpu_count
-    whole, hint = memory_words(node.memory), f"--mem-per-gpu {memory_option(node.memory / node.gpu_count)}"
+    whole, hint = memory_words(node.memory), _memory_flag(target, share, gpus)
     if target.wish.memory is None and not target.defaults.has_memory:
         yield warned(
             "neighbours",

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from medarc_plugin.models import Problem
-from medarc_plugin.options import time_seconds
+from medarc_plugin.options import megabytes, time_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,11 +48,21 @@ def passed_variables_are_set(plan: JobPlan) -> Iterator[Problem]:
     """What `--env NAME` promises to pass on must be there."""
     for name in plan.options.env:
         if "=" not in name and name not in os.environ:
+            way = "or leave the option out"
+            if not _is_typed(plan, name):
+                way = "which the recorded command or a profile names; or give it a value: "
+                way += f"--env {name}=VALUE"
             yield Problem(
                 "environment",
                 f"--env {name}: the variable is not set here, so it cannot be passed on",
-                f"export {name}, or leave the option out",
+                f"export {name}, {way}",
             )
+
+
+def _is_typed(plan: JobPlan, name: str) -> bool:
+    """Whether the option stands in what was typed; a plan of somebody else's making does not say."""
+    words = plan.provenance.get("typed") or ()
+    return not words or any(word in {name, f"--env={name}", f"--slurm.env={name}"} for word in words)
 
 
 def sharing_is_possible(plan: JobPlan) -> Iterator[Problem]:
@@ -137,6 +147,23 @@ def _limit(plan: JobPlan) -> int | None:
 EARLY_SECONDS = 60
 
 
+def memory_has_a_unit(plan: JobPlan) -> Iterator[Problem]:
+    """A size without a unit is in MiB, and few mean that."""
+    for option, size in (("--mem", plan.options.mem), ("--mem-per-gpu", plan.options.mem_per_gpu)):
+        if size and 0 < megabytes(size) < LEAST_MIB:
+            number = megabytes(size)
+            yield Problem(
+                "memory",
+                f"{option} {number} MiB is less than any run needs; a number without a unit is in MiB",
+                f"{option} {number}G",
+                fatal=False,
+            )
+
+
+LEAST_MIB = 1024
+"""Less memory than this no run can begin with."""
+
+
 def config_is_checked(plan: JobPlan) -> Iterator[Problem]:
     """Without prime-rl, or with one that is not known here, nobody has validated the config."""
     resolved = plan.resolved
@@ -163,6 +190,7 @@ CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
     working_directory_exists,
     template_exists,
     passed_variables_are_set,
+    memory_has_a_unit,
     sharing_is_possible,
     warning_comes_behind_the_start,
     checkpoints_come_in_time,

@@ -32,6 +32,7 @@ class Wish:
         reservation: The reservation.
         account: The account.
         qos: The QoS.
+        mem: Whether `--mem` asks for the memory, and not `--mem-per-gpu`.
     """
 
     partitions: tuple[str, ...]
@@ -47,6 +48,7 @@ class Wish:
     reservation: str | None = None
     account: str | None = None
     qos: str | None = None
+    mem: bool = False
 
     @property
     def gpu_words(self) -> str:
@@ -77,6 +79,7 @@ def wish_of(plan: JobPlan) -> Wish:
         reservation=options.reservation,
         account=allocation.account,
         qos=allocation.qos,
+        mem=bool(options.mem),
     )
 
 

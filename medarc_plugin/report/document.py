@@ -158,6 +158,21 @@ def _whole(value: float) -> int | None:
     return round(value) if math.isfinite(value) else None
 
 
+IN_WORDS = {
+    "rehearsed": "rehearsed, which starts nothing",
+    "checks-failed": "a check refused the start",
+    "time-limit": "ended by its time limit",
+    "asked": "asked to end and go on later",
+    "signalled": "ended by a signal",
+    "idle": "ended since it stood still",
+    "fenced": "refused: another attempt was alive",
+    "superseded": "taken over by a later attempt",
+    "given-up": "restarted too often",
+    "requeued": "put back into the queue",
+}
+"""How attempts ended, where the word itself says little."""
+
+
 def state_in_words(history: History) -> str:
     """Say how a run is, as far as its own records tell."""
     last = history.last_attempt
@@ -166,7 +181,7 @@ def state_in_words(history: History) -> str:
             return "planned; no submission was recorded"
         return f"submitted as job {history.run.submission.job_id}; it has not begun"
     if last.reason is not None:
-        words = last.reason if last.reason != "rehearsed" else "rehearsed, which starts nothing"
+        words = IN_WORDS.get(last.reason, last.reason)
         return f"{words}; it went back into the queue" if last.record.get("requeued") else words
     if last.is_alive(history.at):
         return str(history.state.get("phase") or "starting")

@@ -68,6 +68,7 @@ def page(history: History) -> str:
             ),
             "evals": [_eval_row(name, series) for name, series in history.evals.items() if len(series)],
             "evaluations": _evaluations(history),
+            "typed": _shown(history.provenance.get("typed")) or _shown(history.provenance.get("command")),
             "command": _shown(history.provenance.get("command")),
             "versions": _versions(history),
             "launches": _newest_first(
@@ -252,6 +253,8 @@ def _why(attempt: Attempt) -> list[str]:
     record = attempt.record
     words = [REASONS.get(attempt.reason or "", "")]
     words.append(str(record.get("failure") or ""))
+    if record.get("unexported"):
+        words.append(f"its weights were not exported then: {record['unexported']}")
     words += [f"check {check}" for check in record.get("failed") or [] if isinstance(check, str)]
     if record.get("signals"):
         words.append(f"signals: {', '.join(map(str, record['signals']))}")
@@ -291,12 +294,19 @@ def _shown(command: object) -> str:
     return shlex.join(map(str, command)) if isinstance(command, list) else ""
 
 
+def _is_taken_up(history: History) -> bool:
+    """Whether the run was launched with the recorded command of another one, or of itself."""
+    typed = history.provenance.get("typed")
+    return typed is not None and typed != history.provenance.get("command")
+
+
 def _versions(history: History) -> list[tuple[str, str]]:
     provenance, run = history.provenance, history.run
     host = provenance.get("prime_rl")
     found: list[tuple[str, object]] = [
         ("run directory", run.run_dir),
-        ("typed in", provenance.get("working_directory")),
+        ("typed in", provenance.get("typed_in") or provenance.get("working_directory")),
+        ("relative paths are from", provenance.get("working_directory") if _is_taken_up(history) else None),
         ("medarc_plugin", provenance.get("medarc_plugin")),
         ("Python of medarc_plugin", provenance.get("python")),
     ]

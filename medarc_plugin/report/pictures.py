@@ -280,7 +280,7 @@ def bounds(chart: Chart) -> tuple[float, float]:
 def far_above(chart: Chart, line: Line, high: float) -> str:
     """Name what a line has above the axis, which reaches up to `high`; empty when there is nothing."""
     above = [(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y > high]
-    named = [f"{chart.place_text(x, x)}, {figure(y, line.unit)}" for x, y in above[:3]]
+    named = [f"{figure(y, line.unit)} at {chart.place_text(x, x)}" for x, y in above[:3]]
     more = f"; and {len(above) - 3} more" if len(above) > len(named) else ""
     return f"Above the axis: {'; '.join(named)}{more}." if named else ""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medarc_plugin import standing
-from medarc_plugin.records import is_there
-from medarc_plugin.standing import COMPLETED, PENDING, UNKNOWN, UNSUBMITTED
+from medarc_plugin import records, standing
+from medarc_plugin.process import show
+from medarc_plugin.standing import COMPLETED, PENDING, UNEXPORTED, UNKNOWN, UNSUBMITTED
 from medarc_plugin.why import ended, going, pending
 from medarc_plugin.why.answer import Answer, headline
 
@@ -52,17 +52,26 @@ def _unsubmitted(status: RunStatus) -> Answer:
         status,
         headline(status, "was not submitted"),
         (status.reason or "its files are written, and no job was submitted",),
-        (f"sbatch {status.run.files.script}" if is_there(status.run.files.script) else "launch it again",),
+        (
+            f"sbatch {status.run.files.script}"
+            if records.is_there(status.run.files.script)
+            else "launch it again",
+        ),
     )
 
 
 def _completed(status: RunStatus) -> Answer:
-    rehearsed = status.records.newest(status.run.token)
-    what = "has rehearsed" if rehearsed is not None and rehearsed.reason == "rehearsed" else "has finished"
+    last = status.records.newest(status.run.token)
+    what = "has rehearsed" if last is not None and last.reason == "rehearsed" else "has finished"
     lines = []
     if status.step is not None:
         of_all = f" of {status.max_steps}" if status.max_steps else ""
         lines.append(f"it made {status.step}{of_all} steps")
     earlier = [each for each in status.records.attempts if each.failure]
     lines += [f"attempt {each.number} had failed: {each.failure}" for each in earlier]
-    return Answer(status, headline(status, f"{what}: nothing is wrong"), tuple(lines))
+    why = records.unexported(status.run, last) if last is not None else None
+    if why is None:
+        return Answer(status, headline(status, f"{what}: nothing is wrong"), tuple(lines))
+    lines.append(f"the export said: {why}; its checkpoint is there, and the job's log tells more")
+    way = f"{show(['medarc_slurm', 'export', str(status.run.run_dir)])} writes them"
+    return Answer(status, headline(status, f"{what}, and {UNEXPORTED}"), tuple(lines), (way,))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from medarc_plugin import failures
 from medarc_plugin.process import show
 from medarc_plugin.slurm import jobs
-from medarc_plugin.standing import FORGOTTEN, LOST, SLURM, UNKNOWN, backend_of, cluster_of
+from medarc_plugin.standing import FORGOTTEN, LOST, NEVER_SATISFIED, SLURM, UNKNOWN, backend_of, cluster_of
 from medarc_plugin.why import evidence
 from medarc_plugin.why.answer import Answer, headline
 
@@ -30,6 +31,8 @@ SURE_REASONS = frozenset(
     {"time-limit", "preempted", "idle", "fenced", "superseded", "given-up", "cancelled", "asked"}
 )
 """Words by which the job itself says why."""
+
+CHECKS_FAILED = "checks-failed"
 
 AROUND = 80
 """Lines before and behind an error that belong to it: chained tracebacks, a message of several lines."""
@@ -66,8 +69,11 @@ class View:
     exit_code: str | None = None
     reason: str | None = None
     user: int | None = None
+    dependency: str | None = None
 
     def __str__(self) -> str:
+        if self.reason == NEVER_SATISFIED:
+            return ", ".join(filter(None, (self.state, self.reason, self.dependency)))
         words = WORDS.get(self.state)
         by = f" by {_user(self.user)}" if self.user is not None else ""
         code, _, number = (self.exit_code or "").partition(":")
@@ -141,6 +147,7 @@ def _view(status: RunStatus) -> View | None:
         exit_code=known.exit_code if known else told.exit_code if told else None,
         reason=known.reason if known else None,
         user=told.user if told else None,
+        dependency=known.dependency if known else None,
     )
 
 
@@ -166,12 +173,14 @@ def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, 
     first = evidence.first_of(status, attempt, newest) if attempt is not None else None
     state = view.state if view else status.state if newest else None
     reason = attempt.reason if attempt is not None else None
+    if attempt is None and status.reason == NEVER_SATISFIED:
+        return Verdict(None, None, _unmet(view))
     sure = _surely(state, reason, failed=first is not None)
     if sure is not None:
         return Verdict(attempt, first, sure)
     said = evidence.all_said(status, attempt, first)
     found, where = _by_words(attempt, first, said)
-    if found is None and attempt is not None and attempt.reason == "checks-failed":
+    if found is None and attempt is not None and attempt.reason == CHECKS_FAILED:
         found = failures.by_end(None, attempt.reason)
     if found is None and first is not None and not first.error:
         found = failures.by_signal(first.signal)
@@ -182,6 +191,13 @@ def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, 
         found, where = _anybody(said, consequences=True)
         found = replace(found, likely=True) if found else None
     return Verdict(attempt, first, found, where)
+
+
+def _unmet(view: View | None) -> Found | None:
+    """Name the jobs that a job waited for in vain."""
+    found = failures.by_end(None, NEVER_SATISFIED)
+    jobs_ = re.findall(r"(\d+)(?:_\S+?)?(?:\+\d+)?\(failed\)", (view.dependency if view else None) or "")
+    return replace(found, groups=(("job", jobs_[0]),)) if found is not None and jobs_ else found
 
 
 def _surely(state: str | None, reason: str | None, *, failed: bool) -> Found | None:
@@ -255,12 +271,31 @@ def _what(status: RunStatus, last: Verdict) -> str:
         return "unknown: SLURM does not know the job any more, and no record tells of its end"
     if status.state == UNKNOWN:
         return "nobody knows: SLURM does not answer, and no record tells of its end"
+    if status.reason == NEVER_SATISFIED:
+        return "was ended before it began"
     words = {"CANCELLED": "was cancelled", "TIMEOUT": "came to its time limit", "PREEMPTED": "was preempted"}
     return words.get(status.state, f"failed ({status.state})") + attempt + where
 
 
+def _checks(last: Verdict) -> list[tuple[str, str]]:
+    """The checks that refused the start, each with its way out; older jobs recorded none."""
+    row = last.attempt.row if last.attempt is not None and last.attempt.reason == CHECKS_FAILED else {}
+    failed = [each for each in row.get("failed") or () if isinstance(each, str)]
+    recorded = row.get("hints")
+    hints = [each if isinstance(each, str) else "" for each in recorded] if isinstance(recorded, list) else []
+    return list(zip_longest(failed, hints[: len(failed)], fillvalue=""))
+
+
 def _story(status: RunStatus, last: Verdict) -> list[str]:
     first = last.first
+    checks = _checks(last)
+    if checks:
+        submission = status.run.submission
+        log = [f"its log: {submission.log}"] if submission is not None else []
+        return [*(f"failed check: {'; '.join(text.splitlines())}" for text, _ in checks), *log]
+    if first is None and status.reason == NEVER_SATISFIED:
+        whose = dict(last.found.groups).get("job") if last.found else None
+        return [f"{f'job {whose}' if whose else 'a job'}, which it depended on, did not end well"]
     if first is None:
         reason = status.reason
         return [reason] if reason and reason != status.state else []
@@ -282,11 +317,20 @@ def _cause(status: RunStatus, last: Verdict) -> list[str]:
             return []
         return ["no known cause: none of the failures of docs/why.md fits"]
     word = "most likely cause" if found.likely else "known cause"
+    if len(_checks(last)) > 1:
+        return [f"{word}: {each.failure.title}. {each.cause}" for each in _causes(last)]
     lines = [f"{word}: {found.failure.title}. {found.cause}"]
     shown = last.first.error if last.first else None
     if last.where is not None and found.line not in (shown or ""):
         lines.append(f"it shows in {last.where.path}: {_short(found.line)}")
     return lines
+
+
+def _causes(last: Verdict) -> list[Found]:
+    """The known failures behind several checks, each once."""
+    found = [failures.recognise([(text, True)], failures.JOB) for text, _ in _checks(last)]
+    known = {each.failure.name: each for each in found if each is not None}
+    return list(known.values()) or [each for each in (last.found,) if each is not None]
 
 
 def _short(text: str, most: int = 300) -> str:
@@ -315,7 +359,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _hints(status: RunStatus, last: Verdict) -> tuple[str, ...]:
-    hints = [last.found.way] if last.found else []
+    hints = list(dict.fromkeys(hint for _, hint in _checks(last) if hint))
+    hints = hints or ([last.found.way] if last.found else [])
     if last.found is None or last.found.likely:
         run = str(status.run.run_dir)
         number = ["--attempt", str(last.attempt.number)] if last.attempt else []
@@ -354,4 +399,5 @@ def _failure(last: Verdict) -> dict[str, Any]:
         "likely": found.likely if found else None,
         "shown_in": str(last.where.path) if last.where else None,
         "line": found.line if found else None,
+        "checks": [{"text": text, "hint": hint or None} for text, hint in _checks(last)],
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.preflight import accounts, nodes, partitions
 from medarc_plugin.preflight.findings import counted, listed, memory_words, time_words
+from medarc_plugin.preflight.free import words_of_what_is_free
 from medarc_plugin.preflight.target import Target, Wish
 from medarc_plugin.slurm import cluster as clusters
 from medarc_plugin.slurm import hostlist, jobs
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MOST_NODES, MOST_JOBS = 4, 8
 """Nodes, and jobs on each, that are named one by one."""
+
+SOON = 60
+"""Seconds until an expected start that nobody doubts."""
 
 REASONS_PAGE = "https://slurm.schedmd.com/job_reason_codes.html"
 
@@ -162,7 +166,9 @@ def _say_start(told: _Told, waiting: Waiting, meaning: Meaning | None) -> None:
     if start is not None:
         wait = (start - datetime.now(UTC)).total_seconds()
         soon = f", in {duration(wait)}" if wait > 0 else ""
-        told.lines.append(f"SLURM expects to start it {clock(start)}{soon}")
+        doubt = meaning is not None and meaning.kind in {reasons.RESOURCES, reasons.PRIORITY, reasons.OTHER}
+        free = words_of_what_is_free(waiting.targets) if doubt and wait > SOON else None
+        told.lines.append(f"SLURM expects to start it {clock(start)}{soon}" + (f"; {free}" if free else ""))
     elif meaning is not None and meaning.kind in {reasons.RESOURCES, reasons.PRIORITY}:
         told.lines.append("SLURM does not say yet when it would start")
 

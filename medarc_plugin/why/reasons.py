@@ -65,7 +65,7 @@ MEANINGS: dict[str, Meaning] = {
         "cancel it and submit without --dependency, or `scontrol update job=JOB dependency=`",
     ),
     "BeginTime": Meaning(
-        TIME, "it may not start before a certain time: a requeued job waits two minutes or so"
+        TIME, "it may not start before a certain time: that of --begin, or some two minutes after a requeue"
     ),
     "PartitionTimeLimit": Meaning(
         REFUSED, "its time limit is longer than the partition allows: it never starts", "a shorter --time"

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.preflight import accounts, nodes, partitions
 from medarc_plugin.preflight.findings import counted, memory_option, time_words
+from medarc_plugin.preflight.free import counts_memory, fits_now, next_reservation
 from medarc_plugin.preflight.target import Target
-from medarc_plugin.slurm import hostlist
-from medarc_plugin.slurm.queue import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from medarc_plugin.preflight.target import Wish
-    from medarc_plugin.slurm.facts import ClusterFacts, Node, Reservation
     from medarc_plugin.why.pending import Waiting
 
 MOST = 3
@@ -67,53 +65,6 @@ def changes(waiting: Waiting) -> list[Change]:
     return list(found.values())[:MOST]
 
 
-def fits_now(target: Target, node: Node, *, whatever_time: bool = False) -> bool:
-    """Whether a node has what a job asks for free at this moment, and may use it.
-
-    Args:
-        target: The job in a partition of the node.
-        node: The node, one that could take it.
-        whatever_time: Leave reservations that begin later aside.
-    """
-    wish = target.wish
-    if not node.usable or target.partition.state != "UP":
-        return False
-    if (wish.exclusive or target.partition.whole_nodes) and node.cpus_used:
-        return False
-    if node.free_gpus(wish.gpu_type) < wish.gpus or node.cpus - node.cpus_used < target.cpus_on(node):
-        return False
-    if _counts_memory(target.facts) and node.memory - node.memory_used < target.memory_on(node):
-        return False
-    begins = _next_reservation(target, node)
-    if begins is None or (whatever_time and begins > 0):
-        return True
-    return wish.time is not None and wish.time <= begins
-
-
-def _counts_memory(facts: ClusterFacts) -> bool:
-    return facts.settings is None or facts.settings.memory_counts
-
-
-def _next_reservation(target: Target, node: Node) -> float | None:
-    """In how many seconds a reservation of others takes a node; `None` for never, 0 for now."""
-    soonest: float | None = None
-    for one in target.facts.reservations or ():
-        if one.name == target.wish.reservation or node.name not in (hostlist.expand(one.nodes or "") or ()):
-            continue
-        begins = _begins_in(one)
-        if begins is not None and (soonest is None or begins < soonest):
-            soonest = begins
-    return soonest
-
-
-def _begins_in(reservation: Reservation) -> float | None:
-    start, end = moment(reservation.start), moment(reservation.end)
-    now = datetime.now(UTC)
-    if start is None or (end is not None and end <= now):
-        return None
-    return max(0.0, (start - now).total_seconds())
-
-
 def _free(waiting: Waiting, wish: Wish, within: list[Target] | None = None) -> str | None:
     """A node that has what a changed job asks for free now."""
     for target in within if within is not None else waiting.targets:
@@ -129,7 +80,7 @@ def _shorter(waiting: Waiting) -> Iterator[Change]:
     now = datetime.now(UTC)
     for target in waiting.targets:
         for node in nodes.fitting(target):
-            begins = _next_reservation(target, node)
+            begins = next_reservation(target, node)
             late = waiting.wish.time is None or (begins is not None and waiting.wish.time > begins)
             if (
                 begins is None
@@ -183,7 +134,7 @@ def _less_beside(waiting: Waiting) -> Iterator[Change]:
                 continue
             each = min(wish.cpus, node.cpus - node.cpus_used) // wish.gpus
             memory = wish.memory
-            if memory is not None and _counts_memory(waiting.facts):
+            if memory is not None and counts_memory(waiting.facts):
                 memory = min(memory, node.memory - node.memory_used)
             if each < 1 or (memory is not None and memory <= 0):
                 continue

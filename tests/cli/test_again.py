@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from standins.recorded import end, write_state
 
 from medarc_plugin import index
 from medarc_plugin.cli import again, arguments
+from medarc_plugin.runs import open_run
 
 CONFIG = 'max_steps = {}\n\n[model]\nname = "m"\n\n[data]\ntype = "fake"\n'
 
@@ -100,6 +102,74 @@ def test_a_dry_run_writes_and_submits_nothing(here, launched, slurm, work):
     assert len(slurm.calls("sbatch")) == 1
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_dry_run_leaves_the_record_of_what_ran(here, launched, by_hand):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    (run / "job_17.log").touch()
+    (run / "checkpoints").mkdir()
+    if by_hand:
+        (run / "configs/launch/submission.json").unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    done = here("medarc_slurm", "resume", "runs/a", "--max-steps", "99", "--time", "5:00", "--dry-run")
+
+    assert (done.code, done.out) == (0, ""), done.err
+    assert "time limit  5:00" in done.err
+    assert "max_steps was 5, and is 99 now" in done.err
+    assert f"{run} keeps the record of job 17, so nothing is written" in done.err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_rehearsal_has_no_record_to_keep(here, launched):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--rehearse")
+
+    done = here("medarc_slurm", "sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--dry-run")
+
+    assert done.out.strip().endswith(f"sbatch --parsable {run}/sft.sbatch"), done.err
+
+
+def test_several_dry_runs_leave_what_ran_too(here, launched):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+
+    done = here(
+        *("medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1"),
+        *("--max-steps", "9", "--dry-run"),
+    )
+
+    assert done.out.strip().endswith("runs/b/sft.sbatch"), done.err
+    assert f"not written: {run} keeps the record of job 17" in done.err
+    assert config(run)["max_steps"] == 5
+
+
+def test_what_was_typed_is_kept_beside_the_command_that_it_means(here, launched, work, monkeypatch):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    monkeypatch.chdir(work)
+
+    here("medarc_slurm", "resume", str(run), "--max-steps", "6")
+
+    made = provenance(run)
+    assert made["typed"] == ["medarc_slurm", "resume", str(run), "--max-steps", "6"]
+    assert (made["typed_in"], made["working_directory"]) == (str(work), str(work / "project"))
+    assert made["command"][:3] == ["sft", "--backend", "slurm"]
+    here("medarc_slurm", "report", str(run), "-o", str(work / "page.html"))
+    page = (work / "page.html").read_text()
+    assert f"<code>medarc_slurm resume {run} --max-steps 6</code>" in page
+    assert "<code>sft --backend slurm" in page
+
+
+def test_a_rerun_belongs_to_the_project_of_its_command(here, launched, work, monkeypatch):
+    run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1")
+    (work / "other").mkdir()
+    (work / "other" / "medarc.toml").touch()
+    (work / "project" / "medarc.toml").touch()
+    monkeypatch.chdir(work / "other")
+
+    done = here("medarc_slurm", "rerun", str(run), "--output-dir", "again")
+
+    assert f"project     {work}/project, the one of {run}" in done.err
+    assert index.entries()[-1].project == str(work / "project")
+
+
 def test_of_several_configs_in_one_command_the_runs_own_is_meant(here, launched, work):
     here("medarc_slurm", "sft", "a.toml", "b.toml", "--output-dir", "runs/{stem}", "--gpus", "1")
 
@@ -125,6 +195,25 @@ def test_a_run_goes_on_in_its_directory(here, launched, work, monkeypatch):
     assert provenance(run)["command"].count("--resume.step") == 1
     assert "--clean" not in provenance(run)["command"]
     assert config(run)["max_steps"] == 6
+
+
+def test_a_run_that_has_made_all_its_steps_has_nothing_to_go_on_with(here, launched, slurm):
+    run = open_run(launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1"))
+    end(run, token=run.token)
+    write_state(run, step=5, max_steps=5)
+    record = provenance(run.run_dir)
+
+    refused = here("medarc_slurm", "resume", "runs/a")
+
+    assert refused.code == 2
+    assert "has made 5 of 5 steps" in refused.err
+    assert "--max-steps N, more than 5" in refused.err
+    assert provenance(run.run_dir) == record
+    assert here("medarc_slurm", "resume", "runs/a", "--max-steps", "6").code == 0
+    assert here("medarc_slurm", "resume", "runs/a", "--resume.step", "2").code == 0
+    # A run that failed behind its last step has its last checkpoint to make.
+    end(run, 2, token=open_run(run.run_dir).token, reason="failed", exit_code=1)
+    assert here("medarc_slurm", "resume", "runs/a").code == 0
 
 
 def test_a_run_that_lives_is_not_resumed(here, launched, slurm):
@@ -207,6 +296,27 @@ def test_a_checkpoint_of_another_run_is_part_of_a_run(here, launched, work):
     here("medarc_slurm", "rerun", str(run), "--output-dir", "runs/b")
 
     assert config(work / "project/runs/b")["resume"]["dir"] == "/ckpt/step_3"
+
+
+def test_a_recorded_variable_that_is_not_set_has_a_way_out(here, launched, monkeypatch):
+    monkeypatch.setenv("MY_NAME", "x")
+    launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--env", "MY_NAME", "--env", "A=1")
+    monkeypatch.delenv("MY_NAME")
+
+    refused = here("medarc_slurm", "resume", "runs/a")
+    typed = here("medarc_slurm", "resume", "runs/a", "--env", "OTHER")
+    given = here("medarc_slurm", "resume", "runs/a", "--env", "MY_NAME=y")
+
+    assert (refused.code, typed.code, given.code) == (2, 2, 0)
+    assert "export MY_NAME, which the recorded command or a profile names; or give it a value:" in refused.err
+    assert "export OTHER, or leave the option out" in typed.err
+
+
+def test_when_a_job_was_to_start_says_nothing_of_the_next(tmp_path):
+    old = request("@", "a.toml", "--dependency", "afterok:44", "--begin", "now+2hours", "--time", "30")
+
+    assert again.again(old, request(), tmp_path).options == {"time": "30"}
+    assert again.again(old, request("-d", "afterok:45"), tmp_path).options["dependency"] == "afterok:45"
 
 
 def test_paths_that_are_typed_now_are_meant_from_here(tmp_path):

@@ -3,13 +3,25 @@
 import json
 
 import pytest
+from standin.checkout import make_checkout
 from standins.sites import install_site
 from standins.terminal import in_a_terminal
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A prime-rl with the names of all its packages."""
+    checkout = make_checkout(tmp_path_factory.mktemp("whole") / "prime-rl")
+    (packages,) = checkout.glob(".venv/lib/*/site-packages")
+    for name in ("torch-2.11.0", "vllm-0.26.0", "transformers-5.6.2", "verifiers-0.3.1"):
+        (packages / f"{name}.dist-info").mkdir()
+    return checkout
+
+
 @pytest.fixture
-def well(work, tmp_path, monkeypatch, checkout):
+def well(work, tmp_path, monkeypatch, whole):
     """A machine where nothing is missing."""
+    checkout = whole
     refused = install_site("shared-h100", tmp_path / "site")
     monkeypatch.setenv("PATH", str(tmp_path / "site"))
     monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
@@ -39,6 +51,13 @@ def test_a_machine_without_anything(cli, work):
     assert "  failed   commands          sbatch and the others are not on PATH\n" in done.out
     assert "hint: submit from a login node" in done.out
     assert "2 failed" in done.err
+
+
+def test_a_prime_rl_that_can_start_no_run_has_failed(cli, well, checkout):
+    done = cli("medarc_slurm", "doctor", PRIME_RL_DIR=str(checkout))
+
+    assert done.code == 1
+    assert "  failed   packages          its environment lacks torch, vllm, " in done.out
 
 
 def test_json(cli, well):

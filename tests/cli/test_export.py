@@ -83,10 +83,28 @@ def test_a_folder_that_is_no_run_is_refused(cli: Callable[..., Any], work: Path)
     done = cli("medarc_slurm", "export", "nowhere")
 
     assert (done.code, done.out) == (2, "")
-    assert done.err == (
+    assert done.err.startswith(
+        "error: there is no run nowhere: it is no folder, no job id, and no run's name\n"
+    )
+    (work / "nowhere").mkdir()
+    assert cli("medarc_slurm", "export", "nowhere").err == (
         f"error: {work}/nowhere is no run: it has no folder configs/\n"
         "hint: name the run directory, as --output-dir did\n"
     )
+
+
+@pytest.mark.parametrize("named", [(), ("17",)])
+def test_a_run_is_named_as_everywhere(
+    here: Callable[..., Any], make_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, named: tuple[str]
+) -> None:
+    run = make_run("a")
+    asked = []
+    monkeypatch.setattr(exporting, "export", lambda *args, **options: asked.append((args, options)) or 0)
+
+    done = here("medarc_slurm", "export", *named, "--step", "4")
+
+    assert done.code == 0, done.err
+    assert asked == [((run.run_dir, 4), {"force": False})]
 
 
 def test_prime_rl_without_torch_is_said(cli: Callable[..., Any], run_dir: Path, checkout: Path) -> None:

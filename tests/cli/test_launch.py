@@ -74,7 +74,7 @@ def test_a_rehearsal_is_called_one(here: Run, host: Path, slurm: Slurm, dry: tup
 
     assert "run         rehearsal of rl with backend slurm, job name 'a'\n" in said
     assert "survives" not in said
-    assert "starts      nothing: " in said
+    assert "launches    nothing: " in said
     assert ("this submits the rehearsal:\n" if dry else "submitted the rehearsal of 'a'\n") in said
 
 
@@ -201,7 +201,7 @@ def test_the_plan_is_shown(here: Run, host: Path) -> None:
     assert ["inference:", "GPUs 0-2 of the allocation"] in shown
     assert ["trainer:", "GPUs 3-4 of the allocation"] in shown
     assert ["CPUs", "40 (8 for each GPU)"] in shown
-    assert ["memory", "51200M"] in shown
+    assert ["memory", "50 GiB"] in shown
     assert ["partition", "gpu (command line)"] in shown
     assert ["account", "the cluster's default"] in shown
 

@@ -32,6 +32,22 @@ def test_json(cli, work):
     assert (rows["cpus_per_gpu"]["value"], rows["cpus_per_gpu"]["source"]) == (8, "built-in")
 
 
+def test_the_prime_rl_that_a_launch_takes_is_named(cli, work, checkout):
+    (work / "medarc.toml").write_text('[slurm]\nprime_rl_dir = "p"\n')
+
+    def named(*argv, **environment):
+        rows = json.loads(cli("medarc_slurm", "options", "--json", *argv, **environment).out)["options"]
+        return next((row["value"], row["source"]) for row in rows if row["name"] == "prime_rl_dir")
+
+    assert named() == (f"{work}/p", f"{work}/medarc.toml [slurm]")
+    assert named(PRIME_RL_DIR="/x") == ("/x", "PRIME_RL_DIR")
+    assert named("--prime-rl-dir", "/y", PRIME_RL_DIR="/x") == ("/y", "command line")
+    (work / "medarc.toml").unlink()
+    assert named() == (None, "built-in")
+    (work / "prime-rl").symlink_to(checkout)
+    assert named() == (f"{work}/prime-rl", "./prime-rl")
+
+
 def test_json_of_a_path(cli, work):
     done = cli("medarc_slurm", "options", "--json", "--project-dir", "/x")
 

@@ -59,6 +59,41 @@ def test_a_good_job_is_shown_what_accounting_gives_it(submit, slurm):
     assert len(slurm.calls("trial")) == len(slurm.calls("sbatch")) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [((), "; 8 GPUs of node1 are free now"), (("--begin", "now+1hour"), ""), (("-d", "afterok:1"), "")],
+)
+def test_an_estimate_is_doubted_where_gpus_are_free(submit, slurm, flags, says):
+    words = (
+        "sbatch: Job 9 to start at 2099-01-01T00:00:00 using 8 processors on nodes node1 in partition debug"
+    )
+    slurm.set(facts={"trial": words})
+    result = submit(*flags)
+
+    starts = row(result, "starts")
+    assert starts.startswith("2099-01-01 00:00 (in ")
+    assert starts.endswith(f"on node1, as SLURM estimates{says}")
+
+
+def test_what_is_asked_for_is_written_as_everywhere(submit, slurm):
+    result = submit("--mem-per-gpu", "62G", "--time", "5", "--dry-run")
+
+    assert row(result, "memory") == "62 GiB"
+    assert row(result, "time limit") == "5 min"
+
+
+def test_a_list_that_does_not_hold_is_named(submit, slurm, work):
+    (work / "medarc.toml").write_text('[slurm]\nenv = ["MY_NAME=secret", "A=1"]\nmodule = ["cuda"]\n')
+    result = submit("--env", "A=1", "--dry-run")
+
+    assert (
+        row(result, "replaces")
+        == f"--env of the command line, in place of MY_NAME ({work}/medarc.toml [slurm])"
+    )
+    assert "secret" not in result.printed
+    assert row(submit("--dry-run"), "replaces") is None
+
+
 def test_what_is_forbidden_or_missing_is_said_in_one_line(submit, slurm):
     slurm.set(
         facts={

@@ -61,7 +61,7 @@ FIELDS = {
     *("run_dir", "name", "entrypoint", "backend", "job_id", "cluster", "state", "reason", "note", "node"),
     *("partition", "gpus", "gpu_ids", "attempt", "phase", "step", "max_steps", "reward", "loss"),
     *("seconds_left", "eta", "exit_code", "submitted", "estimated_start", "started", "limit", "ended"),
-    *("updated", "gpu_hours", "gpu_use", "over", "sources", "trouble"),
+    *("updated", "gpu_hours", "gpu_use", "over", "sources", "trouble", "rehearsal"),
 }
 
 
@@ -139,12 +139,53 @@ def test_the_projects_runs_are_listed(here, running, make_run, slurm, work):
     assert "1 older ones are not shown" in last.err
 
 
+def test_a_rehearsal_is_listed_and_marked(here, slurm, work, checkout, monkeypatch):
+    monkeypatch.setenv("PRIME_RL_DIR", str(checkout))
+    (work / "a.toml").write_text('[model]\nname = "m"\n\n[data]\ntype = "fake"\n')
+    launched = here("medarc_slurm", "sft", "a.toml", "--output-dir", "runs/r", "--gpus", "1", "--rehearse")
+    assert launched.code == 0, launched.err
+
+    listed = here("medarc_slurm", "list")
+    shown = here("medarc_slurm", "status")
+
+    assert listed.out.splitlines()[1].startswith("runs/r (rehearsal)  17 ")
+    assert shown.out.startswith("run        r (sft, a rehearsal)\n")
+    assert json.loads(here("medarc_slurm", "list", "--json").out)["runs"][0]["rehearsal"] is True
+
+
 def test_an_empty_project_has_an_empty_list(here, slurm, work):
     done = here("medarc_slurm", "list")
 
     assert (done.code, done.out) == (0, "")
     assert "no run was submitted from" in done.err
     assert json.loads(here("medarc_slurm", "list", "--json").out) == {"format": 1, "runs": []}
+
+
+def test_a_long_reason_is_shortened_and_drops_no_column(make_run, slurm):
+    from rich.console import Console
+
+    from medarc_plugin import standing
+    from medarc_plugin.cli import board
+
+    runs = [make_run("a"), make_run("b", "18", token="t18")]
+    for run in runs:
+        write_state(run, step=12, max_steps=40)
+        end(run, token=run.token, reason="failed", exit_code=1, failure="trainer ended with " + "x" * 300)
+    found = standing.look(runs)
+
+    def lines(width):
+        console = Console(width=width)
+        with console.capture() as captured:
+            console.print(board.table(found, width))
+        return captured.get().splitlines()
+
+    for width in (80, 140):
+        heading, first = lines(width)[:2]
+        assert {"run", "job", "state", "step", "reward", "why"} <= set(heading.split())
+        assert first.rstrip().endswith("…")
+        assert "trainer ended with" in first
+        assert max(map(len, lines(width))) <= width
+    assert "x" * 300 in lines(1000)[1]
 
 
 def test_a_table_fits_a_narrow_terminal(running, make_run, slurm):

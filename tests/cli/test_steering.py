@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 import typer
 from standins.recorded import MARK, begin, end
 
@@ -62,7 +63,24 @@ def test_a_wait_that_is_over_before_the_run_says_so(here, running, slurm):
     done = here("medarc_slurm", "wait", "--timeout", "0")
 
     assert (done.code, done.out) == (124, "")
-    assert "job 17 is RUNNING after 0 s" in done.err
+    assert "job 17 is RUNNING, after 0 s of waiting" in done.err
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        ({"state": "PENDING", "reason": "BeginTime", "comment": MARK}, "is waiting (BeginTime), after"),
+        (None, "is UNKNOWN (it never started, as far as its records tell), after"),
+    ],
+)
+def test_a_wait_says_what_the_run_waited_for(here, make_run, slurm, job, says):
+    make_run()
+    slurm.set(jobs={"17": job}) if job else slurm.remove()
+
+    done = here("medarc_slurm", "wait", "--timeout", "0")
+
+    assert done.code == 124
+    assert f"job 17 {says} 0 s of waiting" in done.err
 
 
 def test_differences_are_listed_with_their_code(here, make_run, slurm):

@@ -29,12 +29,14 @@ ATTEMPT = {
     "reason": "finished",
     "signals": [],
     "failed": [],
+    "hints": [],
     "failure": "",
     "resumed_from": None,
     "checkpoint": 2,
     "steps": 2,
     "step": 2,
     "requeued": False,
+    "unexported": "",
 }
 
 
@@ -552,6 +554,7 @@ def test_without_prime_rl_and_a_gpu_all_checks_run_and_the_rest_is_said(run: Any
         "NVIDIA driver: no NVIDIA driver on this node: nvidia-smi was not found",
         "prime-rl: none was found at submission",
     ]
+    assert attempt["hints"][1] == "set PRIME_RL_DIR or give --prime-rl-dir, and submit again"
 
 
 def test_nothing_is_written_outside_configs(run: Any) -> None:

@@ -530,6 +530,8 @@ def test_a_finished_run_without_exported_weights_is_finished(run: Any) -> None:
     # The stand-in's environment has no torch.
     assert finished.code == 0
     assert run.attempts()[0]["reason"] == "finished"
+    assert run.attempts()[0]["unexported"].startswith("exit code 13: ")
+    assert "torch" in run.attempts()[0]["unexported"]
     assert "the run is finished, and its weights are not exported (exit code 13)" in finished.log
     assert f"hint: medarc_slurm export {run.run_dir}" in finished.log
     assert json.loads((run.folder / "state.json").read_text())["phase"] == "done"

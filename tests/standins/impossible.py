@@ -94,14 +94,14 @@ REQUESTS = (
         "more memory than a node has",
         ("--mem", "600G"),
         "600 GiB: the most is 500 GiB",
-        "--mem-per-gpu 500G",
+        "--mem 500G",
         False,
     ),
     Impossible(
         "more memory than the partition gives of a node",
         ("--partition", "small", "--mem", "200G"),
         "200 GiB: the most is 97.7 GiB (its MaxMemPerNode)",
-        "--mem-per-gpu 97G",
+        "--mem 97G",
         True,
     ),
     Impossible(

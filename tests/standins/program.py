@@ -25,7 +25,7 @@ UNREACHABLE = "Unable to contact slurm controller (connect failure)"
 
 JOB = (
     "JobId={id} JobName={name} UserId=user(1000) GroupId=user(1000) MCS_label=N/A Priority=4294901759 "
-    "Nice=0 Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=1 "
+    "Nice=0 Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency={dependency} Requeue=1 "
     "Restarts=0 BatchFlag=1 Reboot=0 ExitCode={exit_code} RunTime=00:00:00 TimeLimit=1-00:00:00 "
     "TimeMin=N/A SubmitTime=2026-11-22T16:43:41 Partition=gpu AllocNode:Sid=localhost:16816 "
     "ReqNodeList=(null) ExcNodeList=(null) NodeList={node} BatchHost={node} NumNodes=1 NumCPUs=1 "
@@ -216,6 +216,7 @@ def scontrol(folder, state, arguments):
     if job is None:
         fail(1, "slurm_load_jobs error: Invalid job id specified")
     known = {"id": arguments[-1], "name": "reverse", "reason": "None", "exit_code": "0:0", "node": "node1"}
+    known["dependency"] = "(null)"
     line = JOB.format(**{**known, "comment": "", "script": "/x/rl.sbatch", **job})
     print(line if job.get("comment") else line.replace(" Comment= ", ""))
 

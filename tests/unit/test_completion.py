@@ -1,6 +1,7 @@
 """What completion offers where the cursor is, and the file that keeps what there is."""
 
 import pytest
+from standins import recorded
 from standins.findings import program
 
 from medarc_plugin import index
@@ -108,6 +109,39 @@ def test_runs(work, monkeypatch, tmp_path):
     assert values("export", "") == ["9", "runs/9", "7", "runs/7"]
     assert kinds("export", "") == {"dir"}
     assert values("export", "runs/7", "") == []
+
+
+def test_commands_that_take_a_run_up_are_completed_as_a_launch(work, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDARC_STATE_DIR", str(tmp_path / "state"))
+    index.add(
+        index.Entry(
+            *(f"{work}/runs/done", "rl", "n", "slurm", "9", None, None, "t"),
+            *("2026-01-01T00:00:00Z", str(work)),
+            gpus=1,
+        )
+    )
+
+    assert values("resume", "") == ["9", "runs/done"]
+    assert values("rerun", "runs/do") == ["runs/done"]
+    assert "--time" in values("resume", "runs/done", "--ti")
+    assert values("resume", "--time", "5", "runs/d") == ["runs/done"]
+    assert values("resume", "runs/done", "") == []
+    assert values("rerun", "--gpu-flag", "g") == ["gres", "gpus-per-node", "gpus"]
+    assert kinds("rerun", "runs/done", "--output-dir", "") == {"dir"}
+
+
+def test_components_of_logs():
+    assert values("logs", "-c", "") == ["trainer", "orchestrator", "inference", "evals", "env", "job"]
+    assert values("logs", "runs/a", "--component", "tr") == ["trainer"]
+
+
+def test_metrics_of_a_run(work, monkeypatch):
+    run = recorded.make_run(work / "runs" / "a", "9", plan={"fields": {"shape": "main"}})
+    (run.run_dir / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5, "loss/mean": 1.0}\n')
+    run.files.config.write_text('{"monitors": {"file": {}}, "trainer": {"monitors": {"file": {}}}}')
+
+    assert values("plot", "runs/a", "--metric", "") == ["loss/mean", "reward/mean"]
+    assert values("plot", "runs/a", "--metric", "loss/mean", "--metric", "re") == ["reward/mean"]
 
 
 def slurm(monkeypatch, folder, **programs):

@@ -51,6 +51,13 @@ def test_names_and_places_are_no_difference(make):
     assert listed(make("a"), make("b")) == []
 
 
+def test_null_and_nothing_are_the_same_and_names_of_variables_are_said_once(make):
+    left = make("a", {"resume": None}, plan={"caches": {"warm": True, "kept": []}})
+    right = make("b", {"resume": {"step": None}}, plan={"caches": {"warm": True, "kept": ["A"]}})
+
+    assert listed(left, right) == []
+
+
 def test_a_config_differs_path_by_path(make):
     changed = {
         "trainer": {"output_dir": "{run}", "optim": {"lr": 2e-6}},
@@ -61,7 +68,6 @@ def test_a_config_differs_path_by_path(make):
     assert listed(make("a"), make("b", changed)) == [
         ("config", "trainer.optim.lr", (1e-6,), (2e-6,)),
         ("config", "sources.1.id", ("b",), ("c",)),
-        ("config", "resume", (None,), ()),
         ("config", "sources.2.id", (), ("d",)),
         ("config", "resume.step", (), (4,)),
     ]

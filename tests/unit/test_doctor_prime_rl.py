@@ -162,7 +162,7 @@ def test_packages_and_empty_submodules(tmp_path):
         ("warning", "one of its submodules is empty"),
     ]
     ((status, words),) = found(prime_rl.packages, subject)
-    assert status == "warning"
+    assert status == "failed"
     assert words.startswith("its environment lacks verifiers, ")
     (packages / "verifiers-0.3.1.dist-info").mkdir()
     assert found(prime_rl.packages, subject) == [

@@ -50,6 +50,16 @@ def test_an_unwritable_folder_is_found_before_writing(work: Path, monkeypatch: p
     assert "no permission in" in found.message
 
 
+@pytest.mark.parametrize("size", ["64", "900M"])
+def test_little_memory_is_taken_for_a_forgotten_unit(work: Path, size: str) -> None:
+    (found,) = problems(make_plan(work / "a", {"mem_per_gpu": size}))
+
+    number = size.removesuffix("M")
+    assert found.message.startswith(f"--mem-per-gpu {number} MiB is less than any run needs")
+    assert (found.hint, found.fatal) == (f"--mem-per-gpu {number}G", False)
+    assert problems(make_plan(work / "a", {"mem_per_gpu": "64G"})) == []
+
+
 def test_a_project_directory_must_be_there(work: Path) -> None:
     (found,) = problems(make_plan(work / "a", {"project_dir": work / "no"}))
 

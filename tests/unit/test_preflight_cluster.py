@@ -324,6 +324,18 @@ def test_what_no_node_has_together(work: Path) -> None:
     assert found.hint == "big1 (8 h100, 128 CPUs, 1000 GiB) comes nearest and lacks: 1500 GiB of memory"
 
 
+@pytest.mark.parametrize(
+    ("option", "size", "hint"),
+    [("mem", "3000G", "--mem 1000G or less"), ("mem_per_gpu", "1500G", "--mem-per-gpu 500G or less")],
+)
+def test_too_much_memory_is_answered_in_the_option_that_asked(
+    work: Path, option: str, size: str, hint: str
+) -> None:
+    (found,) = problems(work, {option: size}, gpus=2)
+
+    assert (found.check, found.hint) == ("memory", hint)
+
+
 def test_memory_that_comes_with_cpus_may_ask_for_too_many(work: Path) -> None:
     facts = with_partition("gpu", defaults=Defaults(max_memory_per_cpu=4000))
     (found,) = problems(work, {"mem": "600G"}, facts=facts)

@@ -130,7 +130,6 @@ def test_paths_are_seen_from_the_profile(project_file, work, monkeypatch):
         ("slurm = 3\n", ":1: slurm must be a table", ""),
         ("default_profile = 3\n", ":1: default_profile must be a profile's name", ""),
         ('[profile."a b"]\n', "'a b' is no name for a profile", "letters"),
-        ("[profile]\na = 3\n", "a must be a table", ""),
         ("[slurm]\nqos = 'x'\ntime = 'soon'\n", ":3: [slurm] --time: SLURM cannot read 'soon'", ""),
         ("[slurm]\ncpus-per-gpu = 0\n", ":2: [slurm] --cpus-per-gpu: ", ""),
         ('[profile.a]\ncomment = "a\\nb"\n', ":2: [profile.a] --comment: a value cannot contain a line", ""),
@@ -139,6 +138,12 @@ def test_paths_are_seen_from_the_profile(project_file, work, monkeypatch):
             "[slurm]\nmax-requeues = 1\nmax_requeues = 2\n",
             ":3: [slurm] has max_requeues twice: max-requeues and max_requeues",
             "keep one of them",
+        ),
+        ("[profile]\na = 3\n", ":2: [profile] has the key a, and takes sections alone", "[profile.NAME]"),
+        (
+            "[slurm]\npartitoin = 'x'\nacount = 'y'\nzzz = 1\n",
+            ":2: [slurm] has an unknown key: partitoin; and others: acount (did you mean account?), zzz",
+            "did you mean partition?",
         ),
     ],
 )
@@ -173,12 +178,15 @@ def test_none_is_no_value_as_in_the_table_of_a_run(project_file):
     [
         ("[profile.long]\n", "lnog", "there is no profile 'lnog' (from --profile)", "did you mean long?"),
         ("[profile.a]\n[profile.b]\n", "zzz", "no profile 'zzz'", "the profiles are: a, b"),
-        ("", "zzz", "no profile 'zzz'", "medarc_slurm init"),
-        ('default_profile = "gone"\n', None, "(from default_profile of ", "medarc_slurm init"),
+        ("", "zzz", "no profile 'zzz'", "add [profile.zzz] to /"),
+        ("", "z z", "no profile 'z z'", "add [profile.NAME] to /"),
+        ('default_profile = "gone"\n', None, "(from default_profile of ", "add [profile.gone] to /"),
+        (None, "zzz", "no profile 'zzz'", "`medarc_slurm init` proposes one"),
     ],
 )
 def test_an_unknown_section_is_an_error_that_lists_the_known(project_file, text, name, says, hint):
-    project_file.write_text(text)
+    if text is not None:
+        project_file.write_text(text)
 
     with pytest.raises(UsageError) as raised:
         profile_files.layers(name, {})

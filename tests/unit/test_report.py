@@ -186,7 +186,7 @@ def test_the_first_step_does_not_flatten_the_others():
     picture = draw(chart_of([60.0, *[2.0, 3.0] * 10], leaves_out=1))
 
     assert picture.y_ticks[-1].text == "3.0"
-    assert picture.notes == ("Above the axis: step 0, 60.",)
+    assert picture.notes == ("Above the axis: 60 at step 0.",)
     assert [box.css for box in picture.boxes] == ["above"]
 
 
@@ -292,6 +292,7 @@ def test_a_page_of_nothing(made):
         (False, {}, NOW - 20 - START, "training"),
         (False, {}, 60, "no sign of life since 2026-11-18 11:07:40 UTC"),
         (True, {"reason": "rehearsed"}, 0, "rehearsed, which starts nothing"),
+        (True, {"reason": "checks-failed"}, 0, "a check refused the start"),
     ],
 )
 def test_a_run_is_as_its_records_say(made, over, record, seen, words):
@@ -413,11 +414,20 @@ JSON = st.recursive(
 FILES = {
     "configs/rl.json": ("max_steps", "trainer", "monitors", "orchestrator"),
     "configs/launch/launch.json": ("name", "gpus", "fields", "token"),
-    "configs/launch/provenance.json": ("command", "prime_rl", "warnings", "shape", "checked", "python"),
+    "configs/launch/provenance.json": (
+        "command",
+        "typed",
+        "typed_in",
+        "prime_rl",
+        "warnings",
+        "shape",
+        "checked",
+        "python",
+    ),
     "configs/launch/state.json": ("attempt", "phase", "step", "resumed_from", "steps_this_attempt"),
     "configs/launch/attempts.jsonl": (
         *("job_id", "host", "gpus", "started", "ended", "exit_code", "reason", "signals", "failed"),
-        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued"),
+        *("failure", "resumed_from", "checkpoint", "steps", "step", "requeued", "unexported", "hints"),
     ),
     "configs/launch/gpus.jsonl": ("time", "attempt", "gpus"),
     "configs/attempts/1/launched.json": ("command", "server_command", "environment", "working_directory"),

@@ -62,6 +62,40 @@ def test_the_list_gives_back_what_was_added(entry):
     assert index.path().stat().st_mode & 0o077 == 0
 
 
+def test_a_rehearsal_is_meant_only_where_there_is_no_run(entry, make_run, work):
+    rehearsed = make_run("b", "8")
+    index.add(replace(entry, run_dir=str(rehearsed.run_dir), job_id="8", rehearsal=True))
+    assert runs.find().run_dir == rehearsed.run_dir
+
+    run = make_run("a", "7")
+    index.add(entry)
+    index.add(replace(entry, run_dir=str(rehearsed.run_dir), job_id="9", rehearsal=True))
+    assert runs.find().run_dir == run.run_dir
+    assert [each.rehearsal for each in runs.of_project()] == [True, False]
+
+
+def test_a_run_is_found_by_its_name_where_it_is_one_runs(entry, make_run, work):
+    for name, job_id, project_ in (("a", "7", work), ("b", "8", "/elsewhere"), ("a2", "9", work)):
+        run_dir = str(make_run(name, job_id).run_dir)
+        index.add(replace(entry, run_dir=run_dir, name=name[0], job_id=job_id, project=str(project_)))
+
+    assert runs.find("b").run_dir == work / "runs" / "b"
+    assert runs.find("a2").run_dir == work / "runs" / "a2"
+    with pytest.raises(UsageError, match="a is the name of 2 runs: "):
+        runs.find("a")
+    with pytest.raises(UsageError, match="there is no run c: "):
+        runs.find("c")
+
+
+def test_a_list_of_an_older_version_is_read(entry):
+    document = asdict(entry)
+    del document["rehearsal"]
+    index.add(entry)
+    index.path().write_text(json.dumps(document) + "\n")
+
+    assert index.entries() == [entry]
+
+
 def test_the_list_has_a_place_of_its_own_for_each_user(monkeypatch, tmp_path):
     monkeypatch.setenv("MEDARC_STATE_DIR", str(tmp_path / "shared"))
 

@@ -9,7 +9,8 @@ import pytest
 from standins import recorded
 from standins.recorded import MARK, TOKEN, ago, begin, end, now, write_state
 
-from medarc_plugin import flight, index, runs, standing
+from medarc_plugin import flight, index, logs, runs, standing, why
+from medarc_plugin.cli import board
 from medarc_plugin.job.child import started_at
 from medarc_plugin.job.fence import _boot
 from medarc_plugin.models import Submission
@@ -319,10 +320,43 @@ def test_an_attempt_before_prime_rl_is_starting(make_run, slurm):
     assert look_at(run).phase == "starting"
 
 
+def test_a_job_that_was_cancelled_while_it_waited_never_started(make_run, slurm):
+    run = make_run()
+    at = "2026-11-27T12:00:00"
+    slurm.set(jobs={"17": {"state": "CANCELLED", "start": at, "end": at, "node": "", "comment": MARK}})
+    found = look_at(run)
+
+    assert (found.started, found.ended is None) == (None, False)
+    assert board._time(found).endswith(", before it began")  # noqa: SLF001
+
+
 def test_a_dry_run_is_no_job(make_run, slurm):
     found = look_at(make_run(job_id=None))
 
     assert (found.state, found.job_id, found.over) == (UNSUBMITTED, None, True)
+
+
+def test_weights_that_were_not_exported_are_told_of_until_they_are(make_run, slurm):
+    run = make_run()
+    end(run, checkpoint=20, unexported="exit code 13: cannot import torch")
+    slurm.remove()
+    found = look_at(run)
+    way = f"medarc_slurm export {run.run_dir}"
+
+    assert found.trouble == (
+        f"its weights are not exported (exit code 13: cannot import torch); `{way}` writes them",
+    )
+    assert logs.ending(found).endswith(f": {found.trouble[0]}")
+    answer = why.of(found)
+    assert answer.headline.endswith("has finished, and its weights are not exported")
+    assert answer.hints == (f"{way} writes them",)
+    assert any("cannot import torch" in line for line in answer.lines)
+
+    weights = run.run_dir / "weights" / "step_20"
+    weights.mkdir(parents=True)
+    (weights / "export.json").touch()
+    assert look_at(run).trouble == ()
+    assert why.explain(run).headline.endswith("has finished: nothing is wrong")
 
 
 def test_one_question_for_many_runs(make_run, slurm):

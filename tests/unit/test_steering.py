@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from standins import recorded
 from standins.recorded import MARK, begin, end
 
-from medarc_plugin import runs, steering
+from medarc_plugin import runs, standing, steering
 from medarc_plugin.errors import SlurmError, UsageError
 from medarc_plugin.job.child import started_at
 from medarc_plugin.job.fence import _boot
@@ -84,6 +85,18 @@ def test_a_second_job_with_the_same_script_is_ended_too(run, slurm):
 
     assert sorted(scancelled(slurm)) == [["17"], ["23"]]
     assert ended.gone
+
+
+def test_a_cancelled_job_stays_cancelled_when_slurm_is_gone(run, slurm):
+    slurm.set(jobs={"17": {"state": "PENDING", "comment": MARK}})
+    cancel([run])
+    slurm.remove()
+
+    status = standing.look_at(run)
+
+    assert (status.state, status.over, steering.code_of(status)) == ("CANCELLED", True, 143)
+    # The next submission in the same place is another job.
+    assert standing.look_at(replace(run, submission=replace(run.submission, token="x"))).state == "UNKNOWN"
 
 
 def test_a_node_that_does_not_end_a_job_is_named(run, slurm):

@@ -14,7 +14,7 @@ import tomli
 from standins import recorded
 from standins.recorded import MARK, end
 
-from medarc_plugin import failures, why
+from medarc_plugin import failures, standing, why
 from medarc_plugin.cli import why as command
 from medarc_plugin.job.failures import describe
 from medarc_plugin.why.evidence import read_failure
@@ -72,6 +72,11 @@ class Capture:
             return
         state, code = self.about.get("state", "FAILED"), self.about.get("exit_code", "1:0")
         job = {"state": state, "exit_code": code, "reason": "None", "node": "node7", "comment": MARK}
+        job |= {
+            name: self.about[f"job_{name}"]
+            for name in ("reason", "dependency")
+            if f"job_{name}" in self.about
+        }
         by = self.about.get("cancelled_by")
         row = {"id": "17", "state": state if by is None else f"{state} by {by}", "exit_code": code}
         slurm.set(jobs={"17": job}, accounting=[row])
@@ -162,6 +167,34 @@ def test_who_cancelled_is_told(explained):
         "cancelled_by": "root",
     }
     assert "SLURM: CANCELLED, it was cancelled by root, signal 15" in answer.lines
+
+
+def test_a_job_that_slurm_ended_for_its_dependency_was_cancelled_by_nobody(explained):
+    capture, answer = explained("dependency-failed")
+
+    assert answer.headline.endswith("was ended before it began")
+    assert "job 44, which it depended on, did not end well" in answer.lines
+    assert "SLURM: CANCELLED, DependencyNeverSatisfied, afterok:44(failed)" in answer.lines
+    assert answer.hints[0].startswith("`medarc_slurm why 44`")
+    assert standing.look_at(capture.run).reason == "DependencyNeverSatisfied"
+
+
+def test_checks_that_failed_are_told_one_by_one_with_their_own_hints(work, slurm):
+    capture = Capture("checks-failed", work / "runs" / "a")
+    failed = ["NVIDIA driver: nvidia-smi does not answer", "Python: No module named 'torch'"]
+    hints = ["--exclude node7, and tell its operators", "uv sync --inexact"]
+    end(capture.run, reason="checks-failed", exit_code=3, failed=failed, hints=hints)
+    slurm.remove()
+
+    answer = why.explain(capture.run)
+
+    assert list(answer.lines[:3]) == [
+        *(f"failed check: {text}" for text in failed),
+        f"its log: {capture.run.submission.log}",
+    ]
+    assert answer.hints == tuple(hints)
+    assert any("cause: A Python module is missing." in line for line in answer.lines)
+    assert answer.document()["failure"]["checks"][0] == {"text": failed[0], "hint": hints[0]}
 
 
 def test_attempts_that_failed_alike_are_said_to(explained, work, slurm):

@@ -163,6 +163,14 @@ def test_who_holds_the_gpus_is_named_with_when_each_ends_at_the_latest(waiting):
     assert "SLURM's reason: Resources: it is the next in line" in text
 
 
+@pytest.mark.parametrize(("reason", "doubted"), [("Priority", True), ("BeginTime", False)])
+def test_an_expected_start_is_doubted_where_gpus_are_free(waiting, reason, doubted):
+    answer = waiting(reason, [node("node1", 2)], start="2099-01-01T00:00:00")
+
+    (line,) = [line for line in answer.lines if line.startswith("SLURM expects")]
+    assert line.endswith("; 6 h100 GPUs of node1 are free now") == doubted
+
+
 def test_gpus_of_jobs_that_slurm_hides_are_said_to_be_hidden(waiting):
     answer = waiting("Resources", [node("node1", 7)])
 
