@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from urllib.error import HTTPError
+from urllib.error import URLError
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
@@ -58,7 +58,7 @@ def find_server(base_url: str) -> None:
             with urlopen(f"http://{address.hostname}:{address.port}/health", timeout=10) as answer:
                 say(f"the server at {base_url} is healthy: {answer.status}")
                 return
-        except HTTPError:
+        except URLError:  # it refuses, or is not ready
             time.sleep(0.1)
 
 
