@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 MOST_STALLED = 2
 """Attempts in a row that may use up their time without a new checkpoint."""
 
-TIME_LIMIT, FAILED, FINISHED = "time-limit", "failed", "finished"
+TIME_LIMIT, FAILED, FINISHED, REQUEUED = "time-limit", "failed", "finished", "requeued"
+
+RESUMABLE = ("rl", "sft")
+"""Entry points whose runs have checkpoints to go on from."""
 
 FULL_ATTEMPTS = (TIME_LIMIT, FAILED)
 """Ends that a run brings about itself: a preemption says nothing about its progress."""

@@ -12,11 +12,11 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import caches, failures, record, sending, slurm, warm
-from .allocation import AllocationError, allocated_gpus
-from .attempt import FAILED, FINISHED, TIME_LIMIT, Attempt, earlier_lines, restart_count, times, why_not_again
-from .checkpoints import ABANDONED, TORN, checkpoints_of
-from .checks import CHECKS, FAIL, OK, Check, Subject, read_config
+from . import caches, failures, record, sending, warm
+from .afterwards import Afterwards
+from .attempt import FAILED, FINISHED, RESUMABLE, Attempt, earlier_lines, restart_count, times
+from .checkpoints import checkpoints_of
+from .checks import CHECKS, FAIL, OK, Check, Subject
 from .child import (
     STOPS,
     StoppedError,
@@ -28,8 +28,8 @@ from .child import (
     reap,
     signal_all,
 )
-from .config import asked_to_resume, attempt_config, read, split_server
-from .environment import inference_environment, is_executable, is_folder, prime_rl_environment
+from .config import attempt_config, read, split_server
+from .environment import inference_environment, prime_rl_environment
 from .fence import Fence, FencedError
 from .formats import LAUNCHER, form_of
 from .guardian import MARK, Guardian
@@ -39,10 +39,12 @@ from .log import Log
 from .memory import gpu_mib, share_for
 from .node import look_around
 from .ports import NoPortsError, take
-from .primerl import address_in_use, ask_prime_rl, metrics_size, trained
+from .primerl import address_in_use, metrics_size, trained
 from .progress import EXPORTING
+from .resuming import find_resume
 from .server import has_measured, is_healthy
 from .supervise import Outcome, Supervisor
+from .surroundings import examine, find_gpus, introduce
 from .watch import Watch, write_end
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
     from .checkpoints import Checkpoints
     from .launch import Launch
-    from .node import Node
     from .ports import Lease
     from .supervise import Verdict
 
@@ -60,19 +61,7 @@ CANNOT_START = 127
 SIGNALLED = 128
 KILLED = SIGNALLED + signal.SIGKILL
 
-RESUMABLE = ("rl", "sft")
-
-REHEARSED, FENCED, REQUEUED = "rehearsed", "fenced", "requeued"
-
-# What ends an attempt and not the run: the job gives itself back to the queue.
-GIVEN_BACK = (TIME_LIMIT, FAILED, "preempted", "asked")
-
-# Ends after which somebody has to say that the run goes on.
-FINAL = {
-    "cancelled": "it was cancelled",
-    "signalled": "somebody ended it",
-    "idle": "it did nothing any more",
-}
+REHEARSED, FENCED = "rehearsed", "fenced"
 
 # By its second step a run has compiled what it will go on using.
 COMPILED_STEPS = 2
@@ -85,12 +74,6 @@ SERVER_START_SECONDS = 600.0
 
 # Until a port that a connection had by chance may be free again.
 PORT_SECONDS = 5.0
-
-# A limit that is this near was announced: SLURM sends its warning up to a minute early.
-WARNING_SLACK_SECONDS = 75.0
-
-# How long SLURM may take to end a job that was given back to the queue.
-REQUEUE_SECONDS = 60.0
 
 # A model of hundreds of gigabytes takes its time on a network file system.
 EXPORT_SECONDS = 3600.0
@@ -140,7 +123,7 @@ class Owner:
         self.caches: caches.Caches | None = None
         self.variables: Mapping[str, str] = {}
         self._stopped: int | None = None
-        self._gives_back = False
+        self.after: Afterwards | None = None
         self._compiled_given = False
         self._holds = False
         self.config: dict[str, Any] = {}
@@ -159,10 +142,11 @@ class Owner:
             code = self.run()
         except StoppedError as stopped:
             attempt.signals.append(str(stopped))
-            attempt.reason = self._why_stopped(stopped.number)
+            after = self._afterwards()
+            attempt.reason = after.why_stopped(stopped.number)
             code = SIGNALLED + stopped.number
             self.log.say(f"{stopped} arrived while prime-rl was not running: ending")
-            self._decide()
+            after.decide()
         except Exception:
             # A bug, or a file system that went away: whatever it is, the node is left clean.
             attempt.reason = FAILED
@@ -177,9 +161,14 @@ class Owner:
         if self.fence is not None:
             self.fence.end()
         self.guardian.dismiss()
-        if self._gives_back:
-            self._requeue()
+        if self.after is not None and self.after.gives_back:
+            self.after.requeue()
         return code
+
+    def _afterwards(self) -> Afterwards:
+        """What decides about the time after this attempt, whose end has come."""
+        self.after = Afterwards(self.attempt, self.given, self.config, self.checkpoints, self.log)
+        return self.after
 
     def _write_end(self) -> None:
         """Leave the last state behind, unless it is another attempt's to write."""
@@ -343,7 +332,7 @@ class Owner:
             self.checkpoints = checkpoints_of(self.config, launch.run_dir, launch.entrypoint, folder)
         before = metrics_size(launch.run_dir)
         for count in range(1, MOST_LAUNCHES + 1):
-            resume = self._find_resume(again=count > 1)
+            resume = find_resume(attempt, self.config, self.checkpoints, log, again=count > 1)
             try:
                 lease, path = self._prepare_config(resume)
             except (NoPortsError, OSError) as error:
@@ -382,56 +371,6 @@ class Owner:
         """Where this launch's components write their logs."""
         run_dir = self.launch.run_dir
         return run_dir / self.form.logs, record.attempt_folder(run_dir, self.attempt.number)
-
-    def _find_resume(self, *, again: bool) -> Mapping[str, Any] | None:
-        """Find what to go on from, as `attempt_config` takes it.
-
-        A checkpoint of this very run comes before the one that the config names. Where there is none,
-        an empty table passes prime-rl's guard against a used run directory, and starts from the
-        beginning; what is half-written is then moved out of its way.
-        """
-        checkpoints, own = self.checkpoints, asked_to_resume(self.config, self.launch.fields)
-        if checkpoints is None:
-            return None
-        before = self.attempt.restarts > 0 or again or self._was_launched_before()
-        if not before and own is None:
-            return None
-        named = own or None
-        newest = checkpoints.newest()
-        if named is not None and (not before or newest is None):
-            step = named.get("step")
-            self.attempt.resumed_from = step if isinstance(step, int) else None
-            self._set_aside(checkpoints, self.attempt.resumed_from)
-            return named
-        self.attempt.resumed_from = newest
-        self._set_aside(checkpoints, newest)
-        if newest is not None:
-            self.log.say(f"going on from the checkpoint of step {newest}")
-            return {"step": newest, "dir": None}
-        self.log.say("there is no whole checkpoint: starting from the beginning")
-        return {}
-
-    def _set_aside(self, checkpoints: Checkpoints, step: int | None) -> None:
-        """Move what lies behind the checkpoint to go on from out of the way."""
-        for number, whole in checkpoints.beyond(step).items():
-            torn = "not whole: it is not resumed from"
-            why = "of a branch that the run does not go on with" if whole else torn
-            try:
-                moved = checkpoints.set_aside(number, ABANDONED if whole else TORN)
-            except OSError as error:
-                self.log.say(f"cannot move the checkpoint of step {number} aside: {error}")
-            else:
-                self.log.say(f"the checkpoint of step {number} is {why}; it is {moved.name} now")
-
-    def _was_launched_before(self) -> bool:
-        """Whether an earlier attempt of this submission started prime-rl."""
-        attempts = self.launch.run_dir / "configs" / "attempts"
-        for path in attempts.glob("*/launched.json"):
-            if path.parent.name != str(self.attempt.number):
-                started = read(path.with_name("started.json"))
-                if started.get("token") == self.launch.token:
-                    return True
-        return False
 
     def _prepare_config(self, resume: Mapping[str, Any] | None) -> tuple[Lease | None, Path | None]:
         """Lease ports, and write this attempt's config.
@@ -668,19 +607,19 @@ class Owner:
 
     def _conclude(self, outcome: Outcome) -> int:
         """Say how it went, and decide what follows."""
-        attempt = self.attempt
+        attempt, after = self.attempt, self._afterwards()
         attempt.reason = outcome.reason
         if self.checkpoints is not None:
             attempt.checkpoint = self.checkpoints.newest()
         if outcome.stop is not None and outcome.reason == "signalled":
-            attempt.reason = self._why_stopped(outcome.stop)
-        elif outcome.stop is not None and outcome.reason == FAILED and self._was_cancelled():
+            attempt.reason = after.why_stopped(outcome.stop)
+        elif outcome.stop is not None and outcome.reason == FAILED and after.was_cancelled():
             # It failed, and then somebody ended it for good.
             attempt.reason = "cancelled"
         if outcome.reason == FAILED and outcome.component is not None:
             attempt.failure = str(self._describe(*outcome.component))
             self.log.say(f"failed first: {attempt.failure}")
-        self._decide()
+        after.decide()
         stopped = outcome.stop is not None or self._stopped is not None
         if attempt.reason == FINISHED and self.launch.export and self.checkpoints is not None and not stopped:
             self._export()
@@ -762,87 +701,6 @@ class Owner:
             self.launch.run_dir, component, code, self.form, logs_elsewhere=elsewhere, redact=self.log.redact
         )
 
-    def _why_stopped(self, number: int) -> str:
-        """Find out what a signal to stop meant, which the signal itself does not say."""
-        if not self.given.get("SLURM_JOB_ID") or number not in (signal.SIGTERM, signal.SIGUSR2):
-            return "signalled"
-        job = slurm.ask_about(self.given)
-        if job.problem:
-            self.log.say(f"why this job ends is not known: {job.problem}")
-        if job.restarts > self.attempt.restarts:
-            return REQUEUED
-        if job.reason == "TimeLimit":
-            return TIME_LIMIT
-        if slurm.is_cancelled(job, self.attempt.restarts):
-            return "cancelled"
-        if job.preempted:
-            return "preempted"
-        return "signalled" if number == signal.SIGTERM else self._what_was_announced(job)
-
-    def _what_was_announced(self, job: slurm.Job) -> str:
-        """Whether it was the end of the time limit, or somebody's wish."""
-        left = job.seconds_left
-        near = left is not None and left <= self.launch.survive.signal_seconds + WARNING_SLACK_SECONDS
-        return TIME_LIMIT if near else "asked"
-
-    def _was_cancelled(self) -> bool:
-        return slurm.is_cancelled(slurm.ask_about(self.given), self.attempt.restarts)
-
-    def _decide(self) -> None:
-        """Decide whether the job goes back to the queue, and say what becomes of it."""
-        attempt, log = self.attempt, self.log
-        if not self.given.get("SLURM_JOB_ID") or self.launch.entrypoint not in RESUMABLE:
-            return
-        if self.launch.rehearse:
-            log.say("the rehearsal was cut short: it says nothing about the run")
-            return
-        most = self.launch.survive.max_requeues
-        if attempt.reason == REQUEUED:
-            attempt.requeued = True
-            goes_on = f"the next attempt {self._goes_on()}"
-            if attempt.restarts >= most:
-                goes_on = (
-                    f"that is once more than --max-requeues {most} allows, and prime-rl is not started again"
-                )
-            log.say(f"SLURM has put this job back into the queue: {goes_on}")
-            return
-        why_not = FINAL.get(attempt.reason, "")
-        if attempt.reason in GIVEN_BACK:
-            earlier = earlier_lines(self.launch.folder, self.launch.token)
-            why_not = why_not_again(attempt, earlier, self._max_steps())
-            self._gives_back = attempt.requeued = not why_not
-        if why_not:
-            log.say(f"this job is not put back into the queue: {why_not}")
-            if self.checkpoints is not None and self.checkpoints.newest() is not None:
-                log.say(f"hint: submitted again with --resume the run {self._goes_on()}")
-
-    def _goes_on(self) -> str:
-        """Say where another attempt would begin."""
-        newest = None if self.checkpoints is None else self.checkpoints.newest()
-        if newest is None:
-            return "begins again: there is no whole checkpoint"
-        return f"goes on from the checkpoint of step {newest}"
-
-    def _max_steps(self) -> int | None:
-        steps = self.config.get("max_steps")
-        return steps if isinstance(steps, int) else None
-
-    def _requeue(self) -> None:
-        """Give the job back, and wait for SLURM to end this process."""
-        if self._was_cancelled():
-            self.log.say("this job was cancelled meanwhile: it is not put back into the queue")
-            return
-        if not self.launch.folder.is_dir():
-            self.log.say("the run directory is gone: this job is not put back into the queue")
-            return
-        self.log.say(f"giving this job back to the queue: the next attempt {self._goes_on()}")
-        problem = slurm.requeue(self.given, REQUEUE_SECONDS)
-        if problem:
-            self.log.say(
-                f"this job could not be put back into the queue: {problem}\n"
-                "hint: submit it again with --resume"
-            )
-
     def _clean_up(self) -> None:
         """Leave nothing behind on the node."""
         end_all(self._note_signal, spare=self._spare, grace=0.0)
@@ -862,49 +720,6 @@ class Owner:
             record.write_attempt(self.launch.run_dir, self.attempt.number, name, document)
         except OSError as error:
             self.log.say(f"cannot record how attempt {self.attempt.number} {name}: {error}")
-
-
-def introduce(node: Node, log: Log) -> None:
-    """Say where the job runs and what SLURM and CUDA say about it."""
-    again = f", restarted {times(node.restart_count)}" if node.restart_count else ""
-    log.say(f"node {node.host}{again}")
-    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
-        if name in node.variables:
-            log.say(f"{name}={node.variables[name]}")
-    if node.variables.get("PYTHONHOME"):
-        log.say("PYTHONHOME is set: not passed on, prime-rl's interpreter has its own")
-    if node.variables.get("PYTHONPATH"):
-        log.say(f"PYTHONPATH={node.variables['PYTHONPATH']} is passed on to prime-rl")
-
-
-def find_gpus(launch: Launch, node: Node) -> tuple[tuple[int, ...] | None, tuple[str, str]]:
-    """The allocated GPUs, or why they cannot be used."""
-    try:
-        ids = allocated_gpus(node.variables, launch.gpus.count, node.driver.devices)
-    except AllocationError as error:
-        return None, (str(error), error.hint)
-    return ids, ("", "")
-
-
-def examine(
-    launch: Launch,
-    node: Node,
-    gpus: tuple[int, ...] | None,
-    gpu_problem: tuple[str, str],
-    variables: Mapping[str, str],
-    meanwhile: Callable[[], object],
-) -> Subject:
-    """Read the config and ask prime-rl's interpreter: all that the checks look at."""
-    config, config_problem = None, ""
-    try:
-        config = read_config(launch.config_files)
-    except ValueError as error:
-        config_problem = str(error)
-    usable = (
-        launch.python is not None and is_executable(launch.python) and is_folder(launch.working_directory)
-    )
-    prime_rl = ask_prime_rl(launch, variables, meanwhile) if usable else None
-    return Subject(launch, node, gpus, gpu_problem, config, config_problem, prime_rl)
 
 
 def _pause(seconds: float) -> None:
