@@ -100,7 +100,9 @@ def queue(cluster: Cluster, users: Iterable[int], *, stop: Callable[[], bool] | 
         stop: Asked often whether to give up.
     """
     whose = ",".join(map(str, sorted(set(users))))
-    argv = ["squeue", *cluster.option, "-h", "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
+    # Only above a heading does squeue say whose jobs follow.
+    plain = () if cluster.several else ("-h",)
+    argv = ["squeue", *cluster.option, *plain, "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
     if stop is None:
         done = run(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT)
     else:

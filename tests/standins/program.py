@@ -275,7 +275,11 @@ def sacctmgr(folder, state, arguments):
 
 def squeue(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    everything = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", RECORD + FIELD.join(QUEUE)]
+    # The real one says whose jobs follow where it is let print its heading, and not with -h.
+    several = arguments[:1] == ["-M"] and "," in arguments[1]
+    plain = [] if several else ["-h"]
+    whose = ["-a", "-t", "all", "-u", str(os.geteuid())]
+    everything = [*where, *plain, *whose, "-o", RECORD + FIELD.join(QUEUE)]
     if arguments[-2:] == ["-o", RECORD + FIELD.join(HOLDERS)]:
         holders(folder, state, arguments[len(where) : -2])
         return
