@@ -51,6 +51,7 @@ class Note:
         cluster: Name of the cluster, as its controller says.
         slurm_conf: The SLURM_CONF that names it, where one does.
         job_id: The job, once there is one.
+        named: The cluster or clusters that the launch names, as for sbatch's `--clusters`.
         format: Version of this record.
     """
 
@@ -66,6 +67,7 @@ class Note:
     cluster: str | None = None
     slurm_conf: str | None = None
     job_id: str | None = None
+    named: str | None = None
     format: int = FORMAT
 
 
@@ -140,6 +142,14 @@ class Flight:
             earlier=tuple(sorted(known)),
             slurm_conf=os.environ.get("SLURM_CONF"),
         )
+
+    def name_cluster(self, named: str | None) -> None:
+        """Keep which cluster the launch names, for who has to find out what came of it.
+
+        Args:
+            named: The cluster or clusters; `None` for this machine's own.
+        """
+        self.note = replace(self.note, named=named)
 
     def begin(self) -> None:
         """Take note that the script is about to be sent once more.
@@ -249,7 +259,8 @@ def settle(
         return None
     whose = f"the launch of {note.since} on {note.host}, which was cut off"
     asked = Submission(
-        "", None, files.script, files.log, note.since, note.token, note.backend, slurm_conf=note.slurm_conf
+        *("", note.named, files.script, files.log, note.since, note.token, note.backend),
+        slurm_conf=note.slurm_conf,
     )
 
     def tell(why: str) -> None:
@@ -267,7 +278,12 @@ def settle(
         say(f"{whose}, submitted no job")
         write(files, replace(note, state=NONE))
         return None
-    found = replace(asked, job_id=state.job_id, log=files.log_of(state.job_id))
+    found = replace(
+        asked,
+        job_id=state.job_id,
+        cluster=state.cluster or note.named,
+        log=files.log_of(state.job_id),
+    )
     rundir.record(files, found)
     write(files, replace(note, state=ACCEPTED, job_id=found.job_id))
     say(f"{whose}, submitted job {found.job_id} ({state.state}), which is recorded now")

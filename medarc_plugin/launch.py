@@ -401,7 +401,7 @@ def _saying_what_is_submitted(submission: Submission, plan: JobPlan, hold: signa
         raise signals.Stopped(
             hold.first,
             f"job {submission.job_id} is submitted, and recorded in {plan.run_dir}",
-            hint=f"`scancel {submission.job_id}` ends it" if submission.job_id.isdigit() else None,
+            hint=f"`{submission.scancel()}` ends it" if submission.job_id.isdigit() else None,
         )
 
 

@@ -451,6 +451,16 @@ class Submission:
     exit_code: int | None = None
     slurm_conf: str | None = None
 
+    def scancel(self, job_id: str = "", cluster: str | None = None) -> str:
+        """The command that ends its job, or another one that it has become, to be shown.
+
+        Args:
+            job_id: The other job's id.
+            cluster: The other job's cluster.
+        """
+        where = cluster or self.cluster
+        return " ".join(["scancel", *(["-M", where] if where else []), job_id or self.job_id])
+
 
 @dataclass(frozen=True)
 class JobState:
@@ -463,6 +473,7 @@ class JobState:
         exit_code: `code:signal`, once it has ended.
         node: The node or nodes it runs on.
         job_id: The job's id, where it was found by its token.
+        cluster: The cluster that has it, where several were asked.
     """
 
     state: str
@@ -470,6 +481,7 @@ class JobState:
     exit_code: str | None = None
     node: str | None = None
     job_id: str | None = None
+    cluster: str | None = None
 
     @property
     def over(self) -> bool:

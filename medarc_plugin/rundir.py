@@ -177,7 +177,8 @@ def _refuse_while_a_job_lives(files: RunFiles, query: Callable[[Submission], Job
         said += f": {state.reason}"
     raise RunDirectoryError(
         f"{files.launch.parent.parent} belongs to job {job_id} ({said})",
-        hint=f"wait for it, or end it with `scancel {job_id}`; or choose another --output-dir",
+        hint=f"wait for it, or end it with `{earlier.scancel(job_id, state.cluster)}`; or choose another "
+        "--output-dir",
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -87,6 +88,12 @@ MANY = 8
 SILENT = "from the run's records, SLURM did not answer"
 """What a note begins with when SLURM could not be asked."""
 
+UNACCOUNTED = "from the run's records, SLURM no longer knows its job, and accounting did not answer"
+"""What a note begins with when only accounting could still say how a job ended, and did not."""
+
+BY_ITSELF = "SLURM ended it by itself: accounting names nobody who cancelled it"
+"""Why a job is over that a controller lost, or that waited for what cannot be: accounting says no more."""
+
 CLOCKS = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
 
@@ -129,6 +136,7 @@ class RunStatus:
         sources: For each of these facts that is known: `squeue`, `sacct`, `records` or `plan`.
         trouble: What could not be read, or looks wrong, a sentence each.
         records: What the run's files tell.
+        cluster: The cluster that has its job, where several were asked.
     """
 
     run: Run
@@ -159,6 +167,7 @@ class RunStatus:
     sources: Mapping[str, str] = field(default_factory=dict)
     trouble: tuple[str, ...] = ()
     records: Records = field(default_factory=Records)
+    cluster: str | None = None
 
     @property
     def over(self) -> bool:
@@ -169,6 +178,11 @@ class RunStatus:
     def unanswered(self) -> bool:
         """Whether SLURM was asked and did not answer."""
         return (self.note or "").startswith(SILENT)
+
+    @property
+    def unaccounted(self) -> bool:
+        """Whether its job is in no queue, and accounting, which may know its end, did not answer."""
+        return (self.note or "").startswith(UNACCOUNTED)
 
     @property
     def alive(self) -> bool:
@@ -186,7 +200,7 @@ class RunStatus:
             "rehearsal": self.run.rehearsal,
             "backend": self.run.plan.get("backend") or (submission.backend if submission else None),
             "job_id": self.job_id,
-            "cluster": submission.cluster if submission else None,
+            "cluster": self.cluster or (submission.cluster if submission else None),
             **{name: getattr(self, name) for name in PLAIN},
             "gpu_ids": list(self.gpu_ids),
             **times,
@@ -320,14 +334,16 @@ class Slurm:
         problem: Why it does not say anything; `None` when it does.
         by_token: Its jobs, by the word in their comment.
         by_id: The same by id.
-        accounted: Jobs from accounting, by id.
+        accounted: Jobs from accounting by id, the last submitted ones last.
+        unaccounted: Why accounting does not say anything, where there is one that was asked.
         controller: What it says of itself, where there are jobs that it does not know.
     """
 
     problem: str | None
     by_token: Mapping[str, Sequence[Job]] = field(default_factory=dict)
     by_id: Mapping[str, Job] = field(default_factory=dict)
-    accounted: Mapping[str, Job] = field(default_factory=dict)
+    accounted: Mapping[str, Sequence[Job]] = field(default_factory=dict)
+    unaccounted: str | None = None
     controller: lost.Controller | None = None
 
 
@@ -356,6 +372,7 @@ def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> Slurm:
         # A sandbox that was taken down ended its jobs and left nothing to ask.
         return Slurm(f"it is gone with {cluster.conf}")
     owners = [owner for owner in (_owner(run) for run, _ in runs) if owner is not None]
+    began = time.monotonic()
     answer = queue.queue(cluster, [os.geteuid(), *owners])
     by_token: dict[str, list[Job]] = defaultdict(list)
     for job in answer.jobs:
@@ -367,11 +384,29 @@ def _ask(cluster: Cluster, runs: Sequence[tuple[Run, Records]]) -> Slurm:
     asked = sorted(filter(str.isdigit, ids), key=int)
     if not asked:
         return slurm
-    accounted = queue.accounting(cluster, asked)
-    slurm = replace(slurm, accounted={job.job_id: job for job in accounted.jobs})
+    # With -M both ask accounting for the cluster's address: one that hangs is not waited for twice.
+    left = max(queue.LEAST_SECONDS, round(gateway.QUERY_TIMEOUT - (time.monotonic() - began)))
+    accounted = queue.accounting(cluster, asked, left)
+    problem = None if accounted.problem == queue.NO_ACCOUNTING else accounted.problem
+    slurm = replace(slurm, accounted=_by_id(accounted.jobs), unaccounted=problem)
     if slurm.problem is None and any(_in_accounting(run, slurm) is None for run in open_):
         slurm = replace(slurm, controller=lost.controller(cluster))
     return slurm
+
+
+def _by_id(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    found: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        found[job.job_id].append(job)
+    return found
+
+
+def accounted(status: RunStatus) -> Job | None:
+    """Ask accounting how a run's job ended; `None` when it does not know, or there is none."""
+    if status.job_id is None:
+        return None
+    answer = queue.accounting(cluster_of(status.run), [status.job_id])
+    return _own(status.run, answer.jobs)
 
 
 def _owner(run: Run) -> int | None:
@@ -400,27 +435,36 @@ def _in_queue(run: Run, slurm: Slurm) -> Job | None:
 
 
 def _in_accounting(run: Run, slurm: Slurm) -> Job | None:
-    """Find the run's job among those of accounting, which keeps comments on some clusters only."""
-    job = slurm.accounted.get(run.submission.job_id) if run.submission is not None else None
-    if job is None or run.submission is None:
-        return None
+    """Find the run's job among those of accounting."""
+    return _own(run, slurm.accounted.get(run.submission.job_id, ())) if run.submission is not None else None
+
+
+def _own(run: Run, jobs: Sequence[Job]) -> Job | None:
+    """Pick a run's job among all that ever had its id, the newest where it was requeued.
+
+    Accounting keeps comments on some clusters only, and there from a job's end on.
+    """
+    return next((job for job in reversed(jobs) if _is_own(run, job)), None)
+
+
+def _is_own(run: Run, job: Job) -> bool:
+    if run.submission is None:
+        return False
     marks = gateway.marks(job.comment)
     if marks:
-        return job if run.token in marks else None
+        return run.token in marks
     submitted = records.time_of(run.submission.submitted_at)
     early = submitted and job.submitted and job.submitted < submitted - CLOCKS
-    if job.name != run.name or early or _was_used_again(run.submission):
-        return None
-    return job
+    return job.name == run.name and not early and not _was_used_again(run.submission, run.name)
 
 
-def _was_used_again(submission: Submission) -> bool:
-    """Whether a later submission of this user's has got the same id."""
+def _was_used_again(submission: Submission, name: str) -> bool:
+    """Whether a later submission of this user's, of the same name, has got the same id."""
     same = [
         entry
         for entry in index.entries()
-        if (entry.job_id, entry.cluster, entry.slurm_conf)
-        == (submission.job_id, submission.cluster, submission.slurm_conf)
+        if (entry.job_id, entry.cluster, entry.slurm_conf, entry.name)
+        == (submission.job_id, submission.cluster, submission.slurm_conf, name)
     ]
     return bool(same) and same[-1].token != submission.token
 
@@ -448,7 +492,8 @@ def _with_slurm(
     job = _in_accounting(run, slurm)
     # A job that its controller has forgotten does not run any more, though accounting may think so for ever.
     if job is not None and (JobState(job.state).over or slurm.problem is not None):
-        return _Verdict(job.state, SACCT, _why(job, newest), None, job)
+        by_itself = BY_ITSELF if job.state == "CANCELLED" and job.cancelled_by is None else None
+        return _Verdict(job.state, SACCT, _why(job, newest) or by_itself, None, job)
     if alive:
         return _Verdict(RUNNING, RECORDS, None, note)
     if newest is None and run.submission is None and not records.is_there(run.files.submission):
@@ -481,7 +526,10 @@ def _forgotten(run: Run, newest: AttemptRecord | None, slurm: Slurm, note: str, 
         return _Verdict(LOST, RECORDS, f"{last}; {evidence}", note)
     taken = submission.job_id in slurm.by_id
     found = lost.judge(submission.job_id, age, signs, told, taken=taken)
-    return _Verdict(found.state, RECORDS, f"{last}; {found.evidence}", note)
+    state = found.state
+    if slurm.unaccounted is not None and state in FORGOTTEN:
+        state, note = UNKNOWN, f"{UNACCOUNTED}: {slurm.unaccounted}"
+    return _Verdict(state, RECORDS, f"{last}; {found.evidence}", note)
 
 
 def _without_slurm(run: Run, newest: AttemptRecord | None, *, alive: bool) -> _Verdict:
@@ -596,6 +644,7 @@ class _Facts:
                 *(self._unexported() if over else ()),
             ),
             records=self.told,
+            cluster=job.cluster if job is not None else None,
             **{name: value for name, (value, _) in known.items()},
         )
 
@@ -657,6 +706,7 @@ class _Facts:
 
 
 def _of_job(job: Job, *, over: bool, runs: bool) -> dict[str, Any]:
+    code = exit_code(job.exit_code)
     return {
         "node": job.node,
         "partition": job.partition,
@@ -665,7 +715,8 @@ def _of_job(job: Job, *, over: bool, runs: bool) -> dict[str, Any]:
         "started": job.start if runs or (over and job.node) else None,
         "limit": job.end if runs else None,
         "ended": job.end if over else None,
-        "exit_code": exit_code(job.exit_code) if over else None,
+        # `0:0` of a job that SLURM ended is no code of the script's.
+        "exit_code": code if over and (code or job.state == COMPLETED) else None,
     }
 
 

@@ -131,7 +131,8 @@ def code_of(status: RunStatus) -> int:
         and status.sources.get("state") != RECORDS
     ):
         run = status.run
-        state = gateway.job_state(status.job_id, cluster_of(run), run.token, run.files.script)
+        submitted = status.submitted.timestamp() if status.submitted is not None else 0.0
+        state = gateway.job_state(status.job_id, _cluster_of(status), run.token, run.files.script, submitted)
         code = exit_code(state.exit_code)
     if status.state == COMPLETED:
         return code or 0
@@ -175,7 +176,7 @@ def cancel(
         found = watcher.look(now=True)
         # A script that was submitted by hand too has another job, seen when the first one is gone.
         sent |= _send(found, None, sent)
-        if all(status.over for status in found):
+        if all(status.over or status.unaccounted for status in found):
             over_since = clock() if over_since is None else over_since
             if all(is_gone(status) for status in found) or clock() - over_since >= RECORD_SECONDS:
                 break
@@ -185,6 +186,11 @@ def cancel(
     for status in found:
         _remember(status)
     return [_ended(status, was_over=over) for status, over in zip(found, before, strict=True)]
+
+
+def _cluster_of(status: RunStatus) -> Cluster:
+    """The cluster that has a run's job: on another one its id is another job's."""
+    return cluster_of(status.run).with_job(status.cluster)
 
 
 def _remember(status: RunStatus) -> None:
@@ -214,7 +220,7 @@ def send_signal(runs: Sequence[Run], name: str) -> list[RunStatus]:
     found = Watcher(runs).look()
     _refuse_unreachable(found)
     for status in found:
-        if status.over or status.state == PENDING:
+        if status.over or status.unaccounted or status.state == PENDING:
             raise UsageError(
                 f"{ending(status) if status.over else waiting(status)}: there is no process to signal",
                 hint="cancel without --signal ends it in the queue" if not status.over else None,
@@ -233,6 +239,8 @@ def is_gone(status: RunStatus) -> bool:
 
 
 def _ended(status: RunStatus, *, was_over: bool) -> Ended:
+    if status.unaccounted:
+        return Ended(status, is_gone(status), f"nothing to end of {who(status)} ({status.note})")
     if not status.over:
         where = f" on {status.node}" if status.node else ""
         return Ended(
@@ -254,6 +262,8 @@ def _refuse_unreachable(found: Sequence[RunStatus]) -> None:
     """Refuse to end what cannot be known to be the run's."""
     for status in found:
         if status.over or backend_of(status.run) != SLURM or status.sources.get("state") != RECORDS:
+            continue
+        if status.unaccounted:
             continue
         if status.unanswered:
             raise SlurmError(
@@ -279,7 +289,7 @@ def _send(found: Sequence[RunStatus], name: str | None, sent: frozenset[str]) ->
             _signal_here(status, name)
             here.append(str(status.run.run_dir))
         elif status.job_id is not None and status.sources.get("state") != RECORDS:
-            jobs[cluster_of(status.run)].append(status.job_id)
+            jobs[_cluster_of(status)].append(status.job_id)
     for cluster, ids in jobs.items():
         problem = queue.end(ids, cluster, name)
         if problem is not None and name is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from medarc_plugin.slurm.facts import ClusterFacts
+    from medarc_plugin.slurm.queue import Job
 
 NAME_LIMIT = 1024
 """Bytes that sbatch takes for a job name or a comment (seen on 22.05)."""
@@ -74,6 +75,7 @@ class SlurmBackend:
         """Submit the script exactly once: see `medarc_plugin.models.CarefulBackend.submit_once`."""
         began = datetime.now(UTC)
         at = gateway.Cluster(_named_cluster(plan.options))
+        flight.name_cluster(at.name)
         accepted = delivery.deliver(plan.files.script, secrets, flight, began.timestamp(), at)
         return Submission(
             job_id=accepted.job_id,
@@ -109,12 +111,12 @@ class SlurmBackend:
         earlier = note.earlier if note is not None and note.token == submission.token else ()
         found = lookup.find(lookup.Sought(submission.token, submission.script, since, earlier), at)
         if found and (not submission.job_id or not found[-1].over):
-            return JobState(found[-1].state, job_id=found[-1].job_id)
+            return _found(found[-1])
         if not submission.job_id:
             return JobState(gateway.UNKNOWN) if found is None else _unknown_to_slurm(submission, earlier)
         state = gateway.job_state(submission.job_id, at, submission.token, submission.script, since)
         if state.state == gateway.GONE and found:
-            return JobState(found[-1].state, job_id=found[-1].job_id)
+            return _found(found[-1])
         return state if state.state != gateway.GONE else _what_became_of(submission, state)
 
     def cancel(self, submission: Submission) -> None:
@@ -179,10 +181,8 @@ def _named_cluster(options: SlurmOptions) -> str | None:
 
 def _destination(options: SlurmOptions) -> gateway.Cluster | None:
     """The cluster that sbatch would send the job to; `None` where it chooses among several."""
-    name = _named_cluster(options)
-    if name is None:
-        return gateway.HERE
-    return None if "," in name or name.lower() == "all" else gateway.Cluster(name)
+    named = gateway.Cluster(_named_cluster(options))
+    return None if named.several else named
 
 
 def comment(words: str | None, token: str) -> str:
@@ -249,6 +249,10 @@ def _limited(option: str, value: str, added: str = "") -> str:
 def _asked(submission: Submission) -> gateway.Cluster:
     # A run that was submitted without SLURM_CONF is not known to the SLURM that is named there now.
     return gateway.Cluster(submission.cluster, submission.slurm_conf or "")
+
+
+def _found(job: Job) -> JobState:
+    return JobState(job.state, job_id=job.job_id, cluster=job.cluster)
 
 
 def _unknown_to_slurm(submission: Submission, earlier: tuple[str, ...]) -> JobState:

@@ -68,7 +68,9 @@ NOT_HERE = "was not found on this machine"
 _FAILED = "submission failed:"
 
 _UNREACHED = re.compile(
-    r"Unable to contact slurm controller \(connect failure\)|Communication connection failure"
+    r"Unable to contact slurm controller \(connect failure\)|Communication connection failure|"
+    # Where another cluster is named, sbatch asks accounting for its address before it sends anything.
+    r"There is a problem talking to the database"
 )
 
 _CUT_OFF = re.compile(

@@ -110,7 +110,9 @@ class _Delivery:
         flight = self._flight
         if flight.note.sending > 1:
             for twin in lookup.find(self._sought, self._cluster) or ():
-                if twin.job_id != accepted.job_id and not twin.over:
+                # On two clusters both may have the same id.
+                itself = twin.job_id == accepted.job_id and twin.cluster in {None, accepted.cluster}
+                if not itself and not twin.over:
                     self._end(twin, accepted)
         return accepted
 
@@ -214,7 +216,7 @@ class _Delivery:
             f"an earlier sending arrived late, as job {twin.job_id}; job {accepted.job_id} is the run's"
         )
         try:
-            gateway.cancel(twin.job_id, self._cluster)
+            gateway.cancel(twin.job_id, self._cluster.with_job(twin.cluster))
         except SlurmError as error:
             self._flight.say(f"{error.message}; it ends by itself when it starts")
 
@@ -247,7 +249,7 @@ class _Delivery:
             f"nobody can say whether SLURM has the job: sbatch {answer.words}, and SLURM gave no certain "
             f"answer since; the files of the run are kept: {self._script}",
             hint=f"the same command again looks for it first, and never submits it twice; by hand: "
-            f"`squeue --me -t all -o '%i %T %k' | grep {token}`",
+            f"`{' '.join(['squeue', *self._cluster.option])} --me -t all -o '%i %T %k' | grep {token}`",
             unsettled=True,
             silent=not self._flight.hold.count,
         )

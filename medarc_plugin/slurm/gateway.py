@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +148,19 @@ class Cluster:
     def option(self) -> tuple[str, ...]:
         """The arguments that name it."""
         return ("-M", self.name) if self.name else ()
+
+    @property
+    def several(self) -> bool:
+        """Whether it stands for several, of which SLURM chooses one for a job: `east,west`, `all`."""
+        return self.name is not None and ("," in self.name or self.name.lower() == "all")
+
+    def with_job(self, name: str | None) -> Cluster:
+        """The one of these that has a job: an id names another job on each.
+
+        Args:
+            name: What it is called, where that is known.
+        """
+        return replace(self, name=name) if name else self
 
     @property
     def environment(self) -> dict[str, str]:

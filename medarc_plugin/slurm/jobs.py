@@ -107,21 +107,6 @@ class Holder:
     priority: int | None = None
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How accounting says that a job ended.
-
-    Attributes:
-        state: SLURM's word.
-        exit_code: `code:signal`.
-        user: Number of the user who cancelled it.
-    """
-
-    state: str
-    exit_code: str | None = None
-    user: int | None = None
-
-
 def detail(cluster: Cluster, job_id: str) -> JobDetail | None:
     """Ask the controller about a job; `None` when it does not know it, or does not answer."""
     argv = ["scontrol", *cluster.option, "-o", "show", "job", job_id]
@@ -235,19 +220,6 @@ def _holder(text: str) -> Holder | None:
 def states(cluster: Cluster, job_ids: Iterable[str]) -> dict[str, JobDetail | None]:
     """Ask how some jobs stand; `None` for one that the controller does not know."""
     return {job_id: detail(cluster, job_id) for job_id in job_ids}
-
-
-def ending(cluster: Cluster, job_id: str) -> Ending | None:
-    """Ask accounting how a job ended; `None` when it does not know, or there is none."""
-    argv = ["sacct", *cluster.option, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j", job_id]
-    done = run([*argv, "-o", "JobIDRaw,State,ExitCode"], env=_plain(cluster), timeout=QUERY_TIMEOUT)
-    rows = [line.split(FIELD) for line in done.stdout.splitlines()] if done.ok else []
-    row = next((row for row in reversed(rows) if len(row) == 3 and row[0] == job_id and row[1]), None)  # noqa: PLR2004 - as asked
-    if row is None:
-        return None
-    # `CANCELLED by 1000`.
-    word, *rest = row[1].split()
-    return Ending(word, row[2] or None, _number(rest[-1]) if rest else None)
 
 
 def _plain(cluster: Cluster) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from medarc_plugin.slurm import gateway, queue
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 CLOCKS_SECONDS = 300.0
 """By how much the clocks of this machine and the controller may differ."""
-
-EVER = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def find(
     if answer.problem is not None:
         return None
     own = [job for job in answer.jobs if _is_of(sought, job)]
-    return tuple(sorted(own, key=lambda job: (not job.over, job.submitted or EVER, int(job.job_id))))
+    return tuple(sorted(own, key=lambda job: (not job.over, job.submitted or queue.EVER, int(job.job_id))))
 
 
 def _is_of(sought: Sought, job: queue.Job) -> bool:
@@ -68,7 +65,7 @@ def _is_of(sought: Sought, job: queue.Job) -> bool:
     marked = gateway.is_marked(job.comment or "", sought.token)
     if marked is not None:
         return marked
-    submitted = (job.submitted or EVER).timestamp()
+    submitted = (job.submitted or queue.EVER).timestamp()
     return (
         job.script == str(sought.script)
         and job.job_id not in sought.earlier

@@ -33,7 +33,13 @@ NOTHING = frozenset({"", "(null)", "N/A", "None", "Unknown", "NONE", "None assig
 YEARS = range(1970, 9000)
 """Years of times that are believed: beyond them no other zone may have that moment."""
 
+EVER = datetime.fromtimestamp(0, UTC)
+"""Before all jobs."""
+
 NO_ACCOUNTING = "there is no accounting"
+
+LEAST_SECONDS = 5.0
+"""For how long accounting is asked at least, where the controller has used up the time for a query."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Job:
         name: The job's name; only accounting says so.
         comment: The job's comment, where it is kept.
         exit_code: `code:signal`; only accounting says so.
+        cancelled_by: Number of the user who cancelled it; only accounting says so, and of none that SLURM
+            has ended by itself.
         cluster: The cluster that named itself, where several were asked.
     """
 
@@ -68,6 +76,7 @@ class Job:
     name: str | None = None
     comment: str | None = None
     exit_code: str | None = None
+    cancelled_by: int | None = None
     cluster: str | None = None
 
     @property
@@ -100,7 +109,9 @@ def queue(cluster: Cluster, users: Iterable[int], *, stop: Callable[[], bool] | 
         stop: Asked often whether to give up.
     """
     whose = ",".join(map(str, sorted(set(users))))
-    argv = ["squeue", *cluster.option, "-h", "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
+    # Only above a heading does squeue say whose jobs follow.
+    plain = () if cluster.several else ("-h",)
+    argv = ["squeue", *cluster.option, *plain, "-a", "-t", "all", "-u", whose, "-o", QUEUE_FORMAT]
     if stop is None:
         done = run(argv, env=_environment(cluster), timeout=QUERY_TIMEOUT)
     else:
@@ -127,23 +138,25 @@ def _named(text: str) -> str | None:
     return found[1] if found else None
 
 
-def accounting(cluster: Cluster, job_ids: Sequence[str]) -> Answer:
-    """Ask accounting for jobs by their ids.
+def accounting(cluster: Cluster, job_ids: Sequence[str], seconds: float | None = None) -> Answer:
+    """Ask accounting for all jobs that ever had some ids, the last submitted ones last.
+
+    A job that was requeued is there once for each time that it was in the queue.
 
     Args:
         cluster: Which one.
         job_ids: The ids.
+        seconds: How long to wait; as for every query unless it is said.
     """
+    seconds = QUERY_TIMEOUT if seconds is None else seconds
     wanted = ",".join((*ACCOUNTING_FIELDS, *FREE_FIELDS))
-    argv = ["sacct", *cluster.option, "-n", "-X", "-P", f"--delimiter={FIELD}"]
-    done = run(
-        [*argv, "-j", ",".join(job_ids), "-o", wanted], env=_environment(cluster), timeout=QUERY_TIMEOUT
-    )
+    argv = ["sacct", *cluster.option, "-n", "-X", "-P", "-D", f"--delimiter={FIELD}"]
+    done = run([*argv, "-j", ",".join(job_ids), "-o", wanted], env=_environment(cluster), timeout=seconds)
     if not done.ok:
-        disabled = "accounting storage is disabled" in done.stderr
-        return Answer(problem=NO_ACCOUNTING if disabled else _problem(done))
-    found = map(_accounted, done.stdout.splitlines())
-    return Answer(tuple(job for job in found if job is not None))
+        none = done.returncode == NOT_FOUND or "accounting storage is disabled" in done.stderr
+        return Answer(problem=NO_ACCOUNTING if none else _problem(done, seconds))
+    found = [job for job in map(_accounted, done.stdout.splitlines()) if job is not None]
+    return Answer(tuple(sorted(found, key=lambda job: job.submitted or EVER)))
 
 
 def _environment(cluster: Cluster) -> dict[str, str]:
@@ -153,12 +166,12 @@ def _environment(cluster: Cluster) -> dict[str, str]:
     return {**own, "SLURM_TIME_FORMAT": "%s"}
 
 
-def _problem(done: Completed) -> str:
+def _problem(done: Completed, seconds: float | None = None) -> str:
     program = done.argv[0]
     if done.returncode == NOT_FOUND:
         return f"{program} is not here"
     if done.returncode == TIMED_OUT:
-        return f"{program} had no answer within {QUERY_TIMEOUT:g} s"
+        return f"{program} had no answer within {QUERY_TIMEOUT if seconds is None else seconds:g} s"
     words = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return words[-1].strip() if words else f"{program} ended with exit code {done.returncode}"
 
@@ -196,9 +209,10 @@ def _accounted(line: str) -> Job | None:
     if job_id is None or state is None:
         return None
     # `CANCELLED by 1000`.
+    word, *by = state.split()
     return Job(
         job_id,
-        state.split()[0],
+        word,
         start=moment(start),
         end=moment(end),
         node=node,
@@ -207,6 +221,7 @@ def _accounted(line: str) -> Job | None:
         name=name,
         comment=comment,
         exit_code=exit_code,
+        cancelled_by=int(by[-1]) if by and by[-1].isdecimal() else None,
     )
 
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import failures
 from medarc_plugin.process import show
 from medarc_plugin.slurm import jobs
-from medarc_plugin.standing import FORGOTTEN, LOST, NEVER_SATISFIED, SLURM, UNKNOWN, backend_of, cluster_of
+from medarc_plugin.standing import (
+    BY_ITSELF,
+    FORGOTTEN,
+    LOST,
+    NEVER_SATISFIED,
+    SLURM,
+    UNKNOWN,
+    accounted,
+    backend_of,
+    cluster_of,
+)
 from medarc_plugin.why import evidence
 from medarc_plugin.why.answer import Answer, headline
 
@@ -74,7 +84,7 @@ class View:
     def __str__(self) -> str:
         if self.reason == NEVER_SATISFIED:
             return ", ".join(filter(None, (self.state, self.reason, self.dependency)))
-        words = WORDS.get(self.state)
+        words = WORDS.get(self.state) if self.reason != BY_ITSELF else None
         by = f" by {_user(self.user)}" if self.user is not None else ""
         code, _, number = (self.exit_code or "").partition(":")
         parts = [self.state + (f", {words}{by}" if words else by)]
@@ -139,14 +149,14 @@ def _view(status: RunStatus) -> View | None:
     if status.sources.get("state") not in {"squeue", "sacct"}:
         return None
     job_id = status.job_id or ""
-    cluster = cluster_of(status.run)
+    cluster = cluster_of(status.run).with_job(status.cluster)
     known = jobs.detail(cluster, job_id) if status.sources.get("state") == "squeue" else None
-    told = jobs.ending(cluster, job_id) if known is None or known.state == "CANCELLED" else None
+    told = accounted(status) if known is None or known.state == "CANCELLED" else None
     return View(
         state=status.state,
         exit_code=known.exit_code if known else told.exit_code if told else None,
-        reason=known.reason if known else None,
-        user=told.user if told else None,
+        reason=known.reason if known else status.reason if status.reason == BY_ITSELF else None,
+        user=told.cancelled_by if told else None,
         dependency=known.dependency if known else None,
     )
 
@@ -172,6 +182,8 @@ def _verdicts(status: RunStatus, view: View | None) -> list[Verdict]:
 def _judge(status: RunStatus, attempt: AttemptRecord | None, view: View | None, *, newest: bool) -> Verdict:
     first = evidence.first_of(status, attempt, newest) if attempt is not None else None
     state = view.state if view else status.state if newest else None
+    if state == "CANCELLED" and status.reason == BY_ITSELF:
+        state = None
     reason = attempt.reason if attempt is not None else None
     if attempt is None and status.reason == NEVER_SATISFIED:
         return Verdict(None, None, _unmet(view))

@@ -18,7 +18,6 @@ RECORD, FIELD = "\x1e", "\x1f"
 
 QUEUE = ("%A", "%T", "%r", "%S", "%e", "%N", "%P", "%V", "%o", "%k")
 HOLDERS = ("%A", "%u", "%T", "%S", "%e", "%b", "%C", "%N", "%Q")
-ENDING = "JobIDRaw,State,ExitCode"
 HISTORY = "JobIDRaw,State,ExitCode,Start,End,NodeList,Partition,Submit,JobName,Comment"
 
 UNREACHABLE = "Unable to contact slurm controller (connect failure)"
@@ -223,27 +222,20 @@ def scontrol(folder, state, arguments):
 
 def sacct(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    if arguments[-2:] in (["-o", HISTORY], ["-o", ENDING]):
-        head = [*where, "-n", "-X", "-P", f"--delimiter={FIELD}", "-j"]
-        columns = history if arguments[-1] == HISTORY else ending
-    else:
-        head, columns = [*where, "-n", "-X", "-P", "-D", "-j"], None
+    whole = arguments[-2:] == ["-o", HISTORY]
+    head = [*where, "-n", "-X", "-P", "-D", *([f"--delimiter={FIELD}"] if whole else []), "-j"]
     if arguments[: len(head)] != head or len(arguments) != len(head) + 3:
         refuse(folder, "sacct", arguments)
-    if columns is None and arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList,Submit,Comment"]:
+    if not whole and arguments[-2:] != ["-o", "JobIDRaw,State,ExitCode,NodeList,Submit,Comment"]:
         refuse(folder, "sacct", arguments)
     if state["accounting"] is None:
         fail(1, "Slurm accounting storage is disabled")
     asked = arguments[len(head)].split(",")
     for row in state["accounting"]:
-        if columns is None:
+        if not whole:
             print(row if row.count("|") > 3 else f"{row}|{time.time():.0f}|")
         elif history(row)[0] in asked:
-            print(FIELD.join(columns(row)))
-
-
-def ending(row):
-    return history(row)[:3]
+            print(FIELD.join(history(row)))
 
 
 def history(row):
@@ -275,7 +267,11 @@ def sacctmgr(folder, state, arguments):
 
 def squeue(folder, state, arguments):
     where = ["-M", state["cluster"]] if state["cluster"] else []
-    everything = [*where, "-h", "-a", "-t", "all", "-u", str(os.geteuid()), "-o", RECORD + FIELD.join(QUEUE)]
+    # The real one says whose jobs follow where it is let print its heading, and not with -h.
+    several = arguments[:1] == ["-M"] and "," in arguments[1]
+    plain = [] if several else ["-h"]
+    whose = ["-a", "-t", "all", "-u", str(os.geteuid())]
+    everything = [*where, *plain, *whose, "-o", RECORD + FIELD.join(QUEUE)]
     if arguments[-2:] == ["-o", RECORD + FIELD.join(HOLDERS)]:
         holders(folder, state, arguments[len(where) : -2])
         return

@@ -103,6 +103,18 @@ def test_what_sbatch_itself_does_not_take_was_never_sent(stderr, code):
     assert read(stderr=stderr, code=code).outcome is Outcome.UNSENT
 
 
+def test_without_accounting_another_cluster_is_not_found_and_nothing_is_sent():
+    said = (
+        "sbatch: error: slurm_persist_conn_open_without_init: failed to open persistent connection to "
+        "host:127.0.0.1:22827: Connection refused\nsbatch: error: Problem talking to database\n"
+        "sbatch: error: There is a problem talking to the database: Connection refused.  Only local cluster "
+        "communication is available, remove --cluster from your command line or contact your admin to "
+        "resolve the problem.\n"
+    )
+
+    assert read(stderr=said, code=1).outcome is Outcome.UNREACHED
+
+
 def test_an_sbatch_that_is_not_there_has_sent_nothing():
     done = Completed(("sbatch",), 127, "", "sbatch: No such file or directory", started=False)
 

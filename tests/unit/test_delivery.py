@@ -374,6 +374,27 @@ def test_a_cluster_that_is_asked_for_is_looked_at(work, slurm):
     assert (found.job_id, found.cluster) == ("23", "west")
 
 
+def test_what_came_late_on_another_cluster_is_ended_there_alone(work, slurm):
+    slurm.set(cluster="west")
+    sent = Sent(work, slurm)
+    sent.plan = make_plan(work / "runs" / "b", {"sbatch_arg": ["clusters=east,west"]})
+    sent.plan.files.launch.mkdir(parents=True)
+    sent.plan.files.script.touch()
+    sent.flight = flight.Flight(sent.plan, say=sent.hear)
+    sent.flight.patience = flight.Patience(settle=0.0, backoff=0.0)
+    row = ("24", "PENDING", "None", "N/A", "N/A", "", "gpu", "100", "/x", f"[medarc:{sent.plan.token}]")
+    job = "\x1e" + "\x1f".join(row) + "\n"
+    both = f"CLUSTER: east\n{job}\nCLUSTER: west\n{job}"
+    slurm.answer("squeue", "CLUSTER: east\n\nCLUSTER: west\n")
+    sent.when_said = {"sending it again": lambda: slurm.answer("squeue", both)}
+    slurm.act(KILLED, {"job": "24", "says": "24;east\n"})
+
+    found = sent.submit()
+
+    assert (found.job_id, found.cluster) == ("24", "east")
+    assert [call["argv"] for call in slurm.calls("scancel")] == [["-M", "west", "24"]]
+
+
 def test_patience_is_set_for_tests_alone():
     wanted = flight.Patience.wanted({"MEDARC_PATIENCE": "answer=2,sendings=3,settle=x,else=1,"})
 

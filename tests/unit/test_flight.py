@@ -66,6 +66,18 @@ def test_a_job_of_a_launch_that_was_cut_off_is_recorded(plan, cut_off):
     assert said == [f"{whose}, submitted job 23 (RUNNING), which is recorded now"]
 
 
+@pytest.mark.parametrize(("named", "took"), [("east", None), ("east,west", "west")])
+def test_a_launch_onto_another_cluster_is_looked_for_there(plan, named, took):
+    under_way = flight.Flight(plan)
+    under_way.name_cluster(named)
+    under_way.begin()
+
+    (asked,) = settle(plan, JobState("RUNNING", job_id="23", cluster=took), [])
+
+    assert asked.cluster == named
+    assert rundir.read_submission(plan.files).cluster == (took or named)
+
+
 def test_a_launch_that_was_cut_off_behind_its_record_needs_no_answer(plan, cut_off):
     submission = Submission("17", None, plan.files.script, plan.files.log, LONG_AGO, plan.token, "slurm")
     rundir.record(plan.files, submission)

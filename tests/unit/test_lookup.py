@@ -102,6 +102,9 @@ def test_a_cluster_that_names_itself_is_noted(slurm):
 
     found = lookup.find(lookup.Sought(TOKEN, Path(SCRIPT)), gateway.Cluster("east,west,north"))
 
+    # With -h the real one does not say whose jobs follow.
+    assert "-h" not in slurm.calls("squeue")[0]["argv"]
+
     assert {job.job_id: (job.cluster, job.comment) for job in found} == {
         "24": ("east", mark),
         "23": ("west", mark),

@@ -106,6 +106,13 @@ def test_a_directory_with_a_job_in_the_queue_is_always_refused(plan: JobPlan, st
     assert "scancel 17" in (caught.value.hint or "")
 
 
+def test_the_command_that_ends_another_clusters_job_names_it(plan: JobPlan) -> None:
+    submission = Submission("17", "east", plan.files.script, plan.files.log, "", plan.token, "slurm")
+
+    assert submission.scancel() == "scancel -M east 17"
+    assert submission.scancel("18", "west") == "scancel -M west 18"
+
+
 def test_why_a_job_is_in_its_state_is_said(plan: JobPlan) -> None:
     record(plan)
 

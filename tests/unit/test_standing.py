@@ -195,6 +195,52 @@ def test_accounting_tells_what_the_controller_forgot(make_run, slurm):
     assert found.ended is not None
 
 
+def test_a_jobs_end_is_told_though_its_id_was_given_again(make_run, slurm):
+    run = make_run()
+    own = {"id": "17", "state": "FAILED", "exit_code": "7:0", "comment": MARK}
+    other = own | {"state": "COMPLETED", "exit_code": "0:0", "comment": "[medarc:another]"}
+    jobs = {"17": {"state": "RUNNING", "comment": "[medarc:another]", "script": "/y/rl.sbatch"}}
+    slurm.set(jobs=jobs, accounting=[own, other | {"submit": now().isoformat()}])
+
+    found = look_at(run)
+
+    assert (found.state, found.exit_code, found.sources["state"]) == ("FAILED", 7, "sacct")
+
+
+def test_of_a_job_that_was_requeued_the_last_time_counts(make_run, slurm):
+    first = {"id": "17", "state": "REQUEUED", "submit": ago(hours=2), "comment": MARK}
+    last = {"id": "17", "state": "COMPLETED", "submit": ago(hours=1), "comment": MARK}
+    slurm.set(accounting=[last, first])
+
+    assert look_at(make_run()).state == "COMPLETED"
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "CANCELLED by 1000", "NODE_FAIL"])
+def test_no_exit_code_of_a_job_that_slurm_ended_is_a_good_one(make_run, slurm, state):
+    slurm.set(accounting=[{"id": "17", "state": state, "exit_code": "0:0", "comment": MARK}])
+
+    assert look_at(make_run()).exit_code is None
+
+
+def test_a_job_that_nobody_cancelled_is_not_said_to_be_ended_on_purpose(make_run, slurm):
+    run = make_run()
+    slurm.set(accounting=[{"id": "17", "state": "CANCELLED", "comment": MARK}])
+    assert look_at(run).reason == standing.BY_ITSELF
+
+    slurm.set(accounting=[{"id": "17", "state": "CANCELLED by 1000", "comment": MARK}])
+    assert look_at(run).reason is None
+
+
+def test_while_accounting_does_not_answer_nobody_knows_the_end(make_run, slurm):
+    run = make_run()
+    slurm.answer("sacct", stderr="sacct: error: Problem talking to the database: Connection refused", code=1)
+
+    found = look_at(run)
+
+    assert (found.state, found.over, found.unaccounted) == (UNKNOWN, False, True)
+    assert found.note.endswith("Problem talking to the database: Connection refused")
+
+
 def test_accounting_without_comments_is_believed_by_name_and_time(make_run, slurm):
     run = make_run()
     row = {

@@ -79,6 +79,7 @@ class Capture:
         }
         by = self.about.get("cancelled_by")
         row = {"id": "17", "state": state if by is None else f"{state} by {by}", "exit_code": code}
+        row |= {"comment": MARK}
         slurm.set(jobs={"17": job}, accounting=[row])
 
 
