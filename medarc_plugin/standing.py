@@ -684,6 +684,11 @@ class _Facts:
         for attempt in self.told.attempts:
             alive = runs and attempt is self.newest and attempt.reason is None
             seconds += (len(attempt.gpus) or planned) * attempt.seconds(self.now, alive=alive)
+        job = self.verdict.job
+        if not self.told.attempts and job is not None and job.node and job.start is not None:
+            # Of a run whose records are gone SLURM tells how long its job ran last.
+            end = job.end if JobState(job.state).over else self.now if runs else None
+            seconds = planned * max(0.0, (end - job.start).total_seconds()) if end is not None else 0.0
         return seconds / 3600
 
     def _unexported(self) -> tuple[str, ...]:

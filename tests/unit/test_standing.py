@@ -195,6 +195,16 @@ def test_accounting_tells_what_the_controller_forgot(make_run, slurm):
     assert found.ended is not None
 
 
+@pytest.mark.parametrize(("node", "hours"), [("node3", 3.0), ("", 0.0)])
+def test_accounting_tells_the_gpu_hours_of_a_run_without_records(make_run, slurm, node, hours):
+    run = make_run()
+    planned = run.plan["gpus"]["count"]
+    times = {"start": "2026-11-22T14:00:00", "end": "2026-11-22T17:00:00", "node": node}
+    slurm.set(accounting=[{"id": "17", "state": "CANCELLED", "comment": MARK, **times}])
+
+    assert look_at(run).gpu_hours == pytest.approx(hours * planned)
+
+
 def test_a_jobs_end_is_told_though_its_id_was_given_again(make_run, slurm):
     run = make_run()
     own = {"id": "17", "state": "FAILED", "exit_code": "7:0", "comment": MARK}
