@@ -6,6 +6,7 @@ names the real one, with that too.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 import installs
 import pytest
 from installs import ORDERS, ROOT, SCRIPTS, Environment
+from standins.real import example, find_real
+
+from medarc_plugin.host import fields
 
 pytestmark = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 
@@ -284,16 +288,17 @@ def real(tmp_path_factory):
 def test_the_real_prime_rl_in_every_order(real, plugin, older, tmp_path, order):
     environment = real.environment(tmp_path / ".venv")
     ORDERS[order](environment, plugin, older, real.prime_rl)
-    config = ROOT / "examples" / "reverse_text" / "rl.toml"
+    shape = find_real().shape
+    where = ("runs", "--run.name", "own") if shape is fields.MAIN else ("runs/own",)
     for name in SCRIPTS:
         done = environment.run(name, "--backend", "slurm", "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(OURS.format(name))
     own = environment.run(
-        "rl", "@", config, "--output-dir", "runs", "--run.name", "own", "--max-steps", "7", "--dry-run",
+        *("rl", "@", example("rl", shape), "--output-dir", *where, "--max-steps", "7", "--dry-run"),
         cwd=tmp_path,
-    )  # fmt: skip
+    )
 
     assert own.returncode == 0, own.stdout + own.stderr
-    trainer = json.loads((tmp_path / "runs/own/configs/trainer.json").read_text())
-    assert trainer["max_steps"] == 7
+    (trainer,) = (tmp_path / "runs/own/configs").glob("trainer.*")
+    assert re.search(r"^\W*max_steps\W+7\b", trainer.read_text(), re.MULTILINE)
