@@ -179,10 +179,10 @@ class Flight:
         """Look whether a job of this submission has begun, whatever SLURM says."""
         run_dir = self.plan.files.launch.parent.parent
         signs = lifesigns.read(run_dir, self.note.token)
-        new = lifesigns.logs(run_dir) - set(self.note.earlier)
-        if signs.started or not new:
+        new = lifesigns.newest_log(run_dir, self.note.earlier)
+        if signs.started or new is None:
             return signs
-        return replace(signs, started=True, job_id=max(new, key=int))
+        return replace(signs, started=True, job_id=new)
 
     def _write(self, **changes: Any) -> None:  # noqa: ANN401 - values of a note
         self.note = replace(self.note, **changes)

@@ -23,9 +23,10 @@ def parse(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
         document = None
         level: list[Any] = [[]]
     else:
-        level = [document]
-        for _ in range(DEEPEST):
+        level, depth = [document], 0
+        while level and depth < DEEPEST:
             level = [each for value in level for each in _inside(value)]
+            depth += 1
     if level:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     return document

@@ -84,6 +84,16 @@ def logs(run_dir: Path) -> frozenset[str]:
     return frozenset(match[1] for match in map(_LOG.fullmatch, names) if match)
 
 
+def newest_log(run_dir: Path, but: Iterable[str] = ()) -> str | None:
+    """Name the newest job that has a log in a run directory; `None` when there is none.
+
+    Args:
+        run_dir: The run directory.
+        but: Ids of jobs that are passed over.
+    """
+    return max(logs(run_dir) - set(but), key=int, default=None)
+
+
 def _attempts(run_dir: Path, token: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The attempts of a submission: their folders and what they recorded at their start."""
     with contextlib.suppress(OSError):

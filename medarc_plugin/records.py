@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.rundir import write_whole
 from medarc_plugin.runs import read_rows, read_table
+from medarc_plugin.slurm.queue import YEARS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -276,10 +277,6 @@ def time_of(value: object) -> datetime | None:
         return None if found is None or found.year not in YEARS else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-YEARS = range(1970, 9000)
-"""Years of times that are believed: beyond them no other zone may have that moment."""
 
 
 def _list(value: object) -> list[Any]:

@@ -108,13 +108,13 @@ def job_of(files: RunFiles) -> str | None:
     try:
         if json_text.parse(files.plan.read_text(encoding="utf-8"))["rehearse"]:
             return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         pass
     recorded = read_submission(files)
     if recorded is not None:
         return recorded.job_id
     # Of a script that was submitted by hand only its log tells.
-    return max(lifesigns.logs(files.script.parent), key=int, default=None)
+    return lifesigns.newest_log(files.script.parent)
 
 
 def check(

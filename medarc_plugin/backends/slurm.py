@@ -259,9 +259,8 @@ def _unknown_to_slurm(submission: Submission, earlier: tuple[str, ...]) -> JobSt
     """Say what is known of a submission without a recorded id of which SLURM has no job."""
     run_dir = submission.script.parent
     signs = lifesigns.read(run_dir, submission.token)
-    new = lifesigns.logs(run_dir) - set(earlier) if submission.submitted_at else frozenset()
-    job_id = signs.job_id or max(new, key=int, default="")
-    return JobState(gateway.GONE, job_id=job_id or None)
+    new = lifesigns.newest_log(run_dir, earlier) if submission.submitted_at else None
+    return JobState(gateway.GONE, job_id=signs.job_id or new)
 
 
 def _what_became_of(submission: Submission, state: JobState) -> JobState:
