@@ -32,7 +32,7 @@ def main() -> int:
         print(f"error: {error}\nhint: {getattr(error, 'hint', None) or 'see scripts/prove --help'}")
         return 2
     signal.signal(signal.SIGTERM, lambda *_: place.stopped.set())
-    chosen = [stage for stage in stages.STAGES if not arguments.only or stage.name in arguments.only]
+    chosen = [stage for stage in stages.STAGES if place.asks_for(stage.name)]
     threading.Thread(target=sample_gpus, args=(place,), daemon=True).start()
     sandbox = Sandbox(place.sandbox)
     point_at_sandbox(place.sandbox)
@@ -86,7 +86,7 @@ def find_place(arguments: argparse.Namespace) -> Place:
     for name in ("logs", "results", "runs"):
         (work / name).mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + arguments.budget
-    place = Place(work, host.directory, host.python, gpus, ends)
+    place = Place(work, host.directory, host.python, gpus, ends, tuple(arguments.only or ()))
     write_json(work / "machine.json", describe(place))
     return place
 

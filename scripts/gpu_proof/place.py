@@ -38,6 +38,7 @@ class Place:
         python: prime-rl's interpreter.
         gpus: GPUs of this machine.
         ends: When the budget is used up, on the monotonic clock.
+        chosen: Names of the stages that are asked for; none of them named is all of them.
         stopped: Set when the proof is to end early.
     """
 
@@ -46,6 +47,7 @@ class Place:
     python: Path
     gpus: int
     ends: float
+    chosen: tuple[str, ...] = ()
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -69,6 +71,10 @@ class Place:
     def result(self, stage: str) -> Path:
         """What a stage found; only a stage that came to its end has one."""
         return self.work / "results" / f"{stage}.json"
+
+    def asks_for(self, stage: str) -> bool:
+        """Whether a stage is asked for."""
+        return not self.chosen or stage in self.chosen
 
     def seconds_left(self) -> float:
         """What is left of the budget."""

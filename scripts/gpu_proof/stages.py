@@ -17,7 +17,7 @@ from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_
 from medarc_plugin.job.ports import Lease, rewritten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 SFT = "tiny-sft"
 ONE, TWO, REQUEUED = "rl-one", "rl-two", "rl-requeued"
@@ -28,8 +28,8 @@ PACES = ("pace", "pace-again")
 SHORT = 12
 """Steps of a run that is made for its start alone."""
 
-PACED = 200
-"""Steps of the runs whose pace is compared."""
+PACED_SECONDS = 900.0
+"""How long both runs of a pair are at work, past their first steps, while their pace is compared."""
 
 HARNESS = Path(__file__).with_name("harness")
 """On `PYTHONPATH` of those runs: where verifiers finds `in-process-chat`."""
@@ -83,7 +83,8 @@ def train_sft(place: Place) -> dict[str, Any]:
     """Fine-tune the tiny model."""
     arguments: list[str | Path] = ["@", jobs.example("sft.toml"), "--gpus", "1", "--hf-hub-offline"]
     job = jobs.submit(place, SFT, "sft", arguments, SFT)
-    submit_rl_one(place, job)
+    if place.asks_for(ONE):
+        submit_rl_one(place, job)
     jobs.follow_to_success(place, job)
     return told(place, job) | {"weights": str(weights(job.run_dir))}
 
@@ -220,15 +221,17 @@ def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], d
 def by_hand(place: Place) -> dict[str, Any]:
     """prime-rl's own `rl`, with the one-GPU run's config, nothing compiled before."""
     job = submit_by_hand(place, BY_HAND, steps=SHORT, cold=True)
+    state = jobs.follow(place, job)
+    if state != "COMPLETED":
+        raise StageError(f"prime-rl's own run ended {state}; see {place.work}/by-hand/{BY_HAND}.log")
     return told_by_hand(place, job)
 
 
 def pair(name: str) -> Callable[[Place], dict[str, Any]]:
     """Make the stage that has the plugin's run and prime-rl's own at the same time, a GPU each.
 
-    Side by side, so that both have the same machine. What would hide a small difference is taken away: no
-    answer has a process of its own, which would wait for a CPU, and the policy hardly learns, so that answers
-    stay as long as they are.
+    Side by side, so that both have the same machine, and for as long as is needed to tell them apart; then
+    both are ended.
     """
 
     def run_pair(place: Place) -> dict[str, Any]:
@@ -239,25 +242,52 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
         ours = jobs.submit(place, name, "rl", arguments, our_name, environment=python_path)
         wait_for_launch(place, ours)
         theirs = submit_by_hand(place, their_name, like=our_name, variables=python_path)
+        both = (ours, theirs)
         try:
-            jobs.follow_to_success(place, ours)
-        except StageError:
-            jobs.cancel(theirs)
-            raise
+            work_for(place, both, PACED_SECONDS)
+        finally:
+            for job in both:
+                jobs.cancel(job)
+        for job in both:
+            jobs.follow(place, job)
         found = {PARTS[0]: told(place, ours), PARTS[1]: told_by_hand(place, theirs)}
-        for part, job in zip(PARTS, (ours, theirs), strict=True):
+        for part, job in zip(PARTS, both, strict=True):
             found[part]["steps_ended"] = moments.steps_ended(job.run_dir)
         return found
 
     return run_pair
 
 
+def work_for(place: Place, together: Sequence[jobs.Job], seconds: float) -> None:
+    """Wait until all of some runs have worked for a time, past their first steps.
+
+    Raises:
+        StageError: One of them ended before.
+    """
+    began = None
+    while began is None or time.monotonic() < began + seconds:
+        for job in together:
+            if jobs.is_over(job):
+                raise StageError(f"{job.run_dir.name} ended before the comparison did: see its logs")
+        if began is None and all(len(moments.steps_ended(job.run_dir)) >= SETTLED for job in together):
+            began = time.monotonic()
+        place.pause(2.0)
+
+
 def paced_config(place: Place) -> Path:
-    """Write the example's RL config for a comparison of the pace."""
+    """Write the example's RL config for a comparison of the pace.
+
+    What would hide a small difference is taken away: no answer has a process of its own, which would wait for
+    a CPU; the policy hardly learns, so that answers stay as long as they are; no evaluation comes between.
+    Twice the batch makes the trainer's step longer than vLLM takes to read weights: prime-rl deletes those of
+    the step before the last, read or not.
+    """
     text = jobs.example("rl.toml").read_text(encoding="utf-8")
     for name, old, new in (
-        ("max_steps", r"\d+", str(PACED)),
+        ("max_steps", r"\d+", "100000"),
         ("lr", "3e-4", "1e-6"),
+        ("batch_size", "128", "256"),
+        ("interval", "15", "100000"),
         ("id", '"null"', '"in-process-chat"'),
     ):
         text, count = re.subn(rf"^{name} = {old}(?!\S)", f"{name} = {new}", text, flags=re.MULTILINE)
@@ -277,18 +307,11 @@ def wait_for_launch(place: Place, job: jobs.Job) -> None:
 
 
 def told_by_hand(place: Place, job: jobs.Job) -> dict[str, Any]:
-    """Wait for prime-rl's own run; what its records tell.
-
-    Raises:
-        StageError: It did not end well.
-    """
-    state, name = jobs.follow(place, job), job.run_dir.name
-    if state != "COMPLETED":
-        raise StageError(f"prime-rl's own run ended {state}; see {place.work}/by-hand/{name}.log")
+    """What the records of prime-rl's own run tell."""
     return {
         "job": job.job_id,
         "step_seconds": moments.step_seconds(job.run_dir),
-        "timeline": hand_timeline(place, job, name),
+        "timeline": hand_timeline(place, job, job.run_dir.name),
         "rewards": moments.rewards(job.run_dir),
     }
 
@@ -425,7 +448,7 @@ STAGES = (
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
-    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (SFT,), 2, 600),
+    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (SFT,), 2, 1100),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
@@ -439,7 +462,7 @@ STAGES = (
         gpus=1,
         seconds=120,
     ),
-    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), gpus=2, seconds=600),
+    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), gpus=2, seconds=1100),
     Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )

@@ -1,11 +1,13 @@
 """What drives the proof on GPUs: order, budget, resumption, and what it reads from logs and results."""
 
+import dataclasses
 import json
 import re
 import threading
 import time
 import tomllib
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from gpu_proof import __main__ as proof
@@ -239,9 +241,71 @@ def test_a_pair_is_measured_on_the_example_with_another_harness_and_a_policy_tha
             assert source["env"]["agent"]["harness"].pop("id") == "in-process-chat"
         for source in example["orchestrator"][part]["source"]:
             assert source["env"]["agent"]["harness"].pop("id") == "null"
-    assert (paced.pop("max_steps"), paced["trainer"].pop("optim")) == (stages.PACED, {"lr": 1e-6})
-    del example["max_steps"], example["trainer"]["optim"]
+    assert paced["trainer"].pop("optim") == {"lr": 1e-6}
+    assert paced["orchestrator"].pop("batch_size") == 2 * example["orchestrator"].pop("batch_size")
+    assert paced.pop("max_steps") == paced["orchestrator"]["eval"].pop("interval") == 100_000
+    del example["max_steps"], example["trainer"]["optim"], example["orchestrator"]["eval"]["interval"]
     assert paced == example
+
+
+@pytest.fixture
+def submitted(place, monkeypatch):
+    """Runs that are submitted instead of jobs, with the steps that each has made; all are cancelled."""
+    steps, over, cancelled = {}, set(), []
+    monkeypatch.setattr(jobs, "submit", lambda place, *a, **_: jobs.Job("1", place.run_dir(a[-1])))
+    monkeypatch.setattr(stages, "submit_by_hand", lambda place, name, **_: jobs.Job("2", place.run_dir(name)))
+    monkeypatch.setattr(stages, "wait_for_launch", lambda *_: None)
+    monkeypatch.setattr(stages, "told", lambda *_: {})
+    monkeypatch.setattr(stages, "told_by_hand", lambda *_: {})
+    monkeypatch.setattr(jobs, "is_over", lambda job: job.job_id in over)
+    monkeypatch.setattr(jobs, "follow", lambda *_: "CANCELLED")
+    monkeypatch.setattr(jobs, "cancel", lambda job: cancelled.append(job.job_id))
+    monkeypatch.setattr(moments, "steps_ended", lambda run_dir: steps.get(run_dir.name, []))
+    return SimpleNamespace(steps=steps, over=over, cancelled=cancelled)
+
+
+def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeypatch):
+    monkeypatch.setattr(stages, "PACED_SECONDS", 0.0)
+    asked = []
+
+    def pause(_self, _seconds):
+        asked.append(1)
+        submitted.steps["pace-plugin"] = [(0.0, 1.0)] * stages.SETTLED
+        if len(asked) == 3:
+            submitted.steps["pace-by-hand"] = [(0.0, 1.0)] * stages.SETTLED
+
+    monkeypatch.setattr(Place, "pause", pause)
+
+    found = stages.pair("pace")(place)
+
+    assert len(asked) == 4, "the time begins when both are past their first steps"
+    assert submitted.cancelled == ["1", "2"]
+    assert {part: len(told["steps_ended"]) for part, told in found.items()} == {"plugin": 5, "by-hand": 5}
+
+
+def test_a_pair_of_which_one_ends_is_no_comparison_and_leaves_no_job(place, submitted):
+    submitted.over.add("2")
+
+    with pytest.raises(StageError, match="pace-by-hand ended before the comparison did"):
+        stages.pair("pace")(place)
+
+    assert submitted.cancelled == ["1", "2"]
+
+
+@pytest.mark.parametrize(("chosen", "behind"), [((), ["rl-one"]), (("tiny-sft", "pace"), [])])
+def test_reinforcement_learning_waits_behind_the_fine_tuning_where_it_is_asked_for(
+    place, submitted, monkeypatch, chosen, behind
+):
+    monkeypatch.setattr(stages, "weights", lambda _: "weights")
+    monkeypatch.setattr(jobs, "follow_to_success", lambda *_: None)
+    names = []
+    monkeypatch.setattr(
+        jobs, "submit", lambda place, *a, **_: names.append(a[-1]) or jobs.Job("1", place.run_dir(a[-1]))
+    )
+
+    stages.train_sft(dataclasses.replace(place, chosen=chosen))
+
+    assert names == ["tiny-sft", *behind]
 
 
 @pytest.fixture
