@@ -63,6 +63,13 @@ def parse() -> argparse.Namespace:
         "--budget", type=float, default=1800, metavar="SECONDS", help="end after that long [1800]"
     )
     parser.add_argument(
+        "--pace",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="compare the pace with that of prime-rl's own rl for that long [900]",
+    )
+    parser.add_argument(
         "--only", action="append", choices=[stage.name for stage in stages.STAGES], help="one stage; repeat"
     )
     parser.add_argument("--prime-rl-dir", type=Path, metavar="DIR", help="prime-rl's checkout")
@@ -86,7 +93,7 @@ def find_place(arguments: argparse.Namespace) -> Place:
     for name in ("logs", "results", "runs"):
         (work / name).mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + arguments.budget
-    place = Place(work, host.directory, host.python, gpus, ends, tuple(arguments.only or ()))
+    place = Place(work, host.directory, host.python, gpus, ends, tuple(arguments.only or ()), arguments.pace)
     write_json(work / "machine.json", describe(place))
     return place
 
@@ -179,7 +186,7 @@ def drive(place: Place, chosen: list[stages.Stage]) -> None:
             working.pop(name)
         free = place.gpus - sum(stage.gpus for stage in stages.STAGES if stage.name in working)
         for stage in list(waiting):
-            if place.stopped.is_set() or stage.seconds > place.seconds_left():
+            if place.stopped.is_set() or stage.seconds_in(place) > place.seconds_left():
                 waiting.remove(stage)
             elif not _comes(stage, place, waiting, working):
                 waiting.remove(stage)

@@ -39,6 +39,7 @@ class Place:
         gpus: GPUs of this machine.
         ends: When the budget is used up, on the monotonic clock.
         chosen: Names of the stages that are asked for; none of them named is all of them.
+        pace_seconds: How long two runs are at work, past their first steps, while their pace is compared.
         stopped: Set when the proof is to end early.
     """
 
@@ -48,6 +49,7 @@ class Place:
     gpus: int
     ends: float
     chosen: tuple[str, ...] = ()
+    pace_seconds: float = 900.0
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property

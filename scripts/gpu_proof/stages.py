@@ -28,14 +28,15 @@ PACES = ("pace", "pace-again")
 SHORT = 12
 """Steps of a run that is made for its start alone."""
 
-PACED_SECONDS = 900.0
-"""How long both runs of a pair are at work, past their first steps, while their pace is compared."""
-
 HARNESS = Path(__file__).with_name("harness")
 """On `PYTHONPATH` of those runs: where verifiers finds `in-process-chat`."""
 
-SETTLED = 5
-"""Steps of each run that do not count in the comparison."""
+SETTLED = 15
+"""Steps of each run that do not count in the comparison.
+
+prime-rl has 32 answers in the making at first, and all of them only ten steps later; of two runs the one that
+begins later would look slower.
+"""
 
 PARTS = ("plugin", "by-hand")
 """The runs of a pair: the plugin's, and prime-rl's own."""
@@ -61,6 +62,7 @@ class Stage:
         after: Stages that must be done before.
         gpus: GPUs that it takes.
         seconds: How long it takes about; it is not begun with less of the budget left.
+        paced: Whether it takes `Place.pace_seconds` beside.
     """
 
     name: str
@@ -69,6 +71,11 @@ class Stage:
     after: tuple[str, ...] = ()
     gpus: int = 0
     seconds: int = 60
+    paced: bool = False
+
+    def seconds_in(self, place: Place) -> float:
+        """How much of the budget it needs."""
+        return self.seconds + (place.pace_seconds if self.paced else 0.0)
 
 
 def make_tiny(place: Place) -> dict[str, Any]:
@@ -244,7 +251,7 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
         theirs = submit_by_hand(place, their_name, like=our_name, variables=python_path)
         both = (ours, theirs)
         try:
-            work_for(place, both, PACED_SECONDS)
+            work_for(place, both, place.pace_seconds)
         finally:
             for job in both:
                 jobs.cancel(job)
@@ -448,7 +455,15 @@ STAGES = (
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
-    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (SFT,), 2, 1100),
+    Stage(
+        PACES[0],
+        "the plugin's rl and prime-rl's own, side by side",
+        pair(PACES[0]),
+        (SFT,),
+        2,
+        200,
+        paced=True,
+    ),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
@@ -462,7 +477,7 @@ STAGES = (
         gpus=1,
         seconds=120,
     ),
-    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), gpus=2, seconds=1100),
+    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), 2, 200, paced=True),
     Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )

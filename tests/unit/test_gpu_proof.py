@@ -191,9 +191,9 @@ def run_of(median, total):
 
 
 def ended(began, *seconds):
-    """Steps of that many seconds, one after the other, behind five that do not count."""
-    at, steps = began - 5.0, []
-    for took in (1.0,) * 5 + seconds:
+    """Steps of that many seconds, one after the other, behind those that do not count."""
+    at, steps = began - stages.SETTLED, []
+    for took in (1.0,) * stages.SETTLED + seconds:
         at += took
         steps.append((at, took))
     return steps
@@ -265,7 +265,6 @@ def submitted(place, monkeypatch):
 
 
 def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeypatch):
-    monkeypatch.setattr(stages, "PACED_SECONDS", 0.0)
     asked = []
 
     def pause(_self, _seconds):
@@ -276,11 +275,13 @@ def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeyp
 
     monkeypatch.setattr(Place, "pause", pause)
 
-    found = stages.pair("pace")(place)
+    found = stages.pair("pace")(dataclasses.replace(place, pace_seconds=0.0))
 
     assert len(asked) == 4, "the time begins when both are past their first steps"
     assert submitted.cancelled == ["1", "2"]
-    assert {part: len(told["steps_ended"]) for part, told in found.items()} == {"plugin": 5, "by-hand": 5}
+    assert {part: len(told["steps_ended"]) for part, told in found.items()} == dict.fromkeys(
+        stages.PARTS, stages.SETTLED
+    )
 
 
 def test_a_pair_of_which_one_ends_is_no_comparison_and_leaves_no_job(place, submitted):
