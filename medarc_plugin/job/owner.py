@@ -33,7 +33,6 @@ from .environment import inference_environment, prime_rl_environment
 from .fence import Fence, FencedError
 from .formats import LAUNCHER, form_of
 from .guardian import MARK, Guardian
-from .hold import held_trainer
 from .launch import LaunchError, read_launch
 from .log import Log
 from .memory import gpu_mib, share_for
@@ -46,6 +45,7 @@ from .server import has_measured, is_healthy
 from .supervise import Outcome, Supervisor
 from .surroundings import examine, find_gpus, introduce
 from .watch import Watch, write_end
+from .wrappers import held_trainer, prompt_router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -310,6 +310,10 @@ class Owner:
         for remark in self.caches.remarks:
             log.say(remark)
         variables.update(self.caches.variables)
+        try:
+            variables.update(prompt_router(variables, self.caches.root / "programs"))
+        except OSError as error:
+            log.say(f"vLLM's router will look for vLLM every 30 s only: {error}")
         if self._stopped is not None:
             raise StoppedError(self._stopped)
         return True

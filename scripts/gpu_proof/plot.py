@@ -1,32 +1,44 @@
-"""The reward curves of a proof as a picture.
+"""The reward curves of a proof as a picture, and its comparison of the pace as another one.
 
-cd scripts && uv run --with matplotlib python -m gpu_proof.plot ../runs/proof ../docs/evidence/reward.png
+cd scripts && uv run --with matplotlib python -m gpu_proof.plot ../runs/proof ../docs/evidence/FOLDER
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from gpu_proof import stages
 from gpu_proof.place import read_json
-from gpu_proof.table import paired
+from gpu_proof.table import common, pair_of, paired
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SHOWN = {
     stages.ONE: "one GPU",
     stages.TWO: "two GPUs",
     stages.REQUEUED: "one GPU, requeued and trainer killed",
-    "pace-plugin": "one GPU, beside prime-rl's own",
-    "pace-by-hand": "prime-rl's own rl",
 }
+SMOOTHED = 20
+"""Steps whose mean is drawn as a line."""
 
 
 def main() -> None:
     """Draw what there is."""
-    work, picture = map(Path, sys.argv[1:])
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    work, folder = map(Path, sys.argv[1:])
     found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
-    draw(found | paired(found), picture)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(found[name].get("rewards") for name in SHOWN):
+        draw_rewards(found, folder / "reward.png")
+    pairs = [name for name in stages.PACES if common(pair_of(paired(found), name))]
+    if pairs:
+        draw_pace(paired(found), pairs, folder / "pace.png")
 
 
 def load(work: Path, stage: str) -> dict[str, Any]:
@@ -34,11 +46,8 @@ def load(work: Path, stage: str) -> dict[str, Any]:
     return (read_json(work / "results" / f"{stage}.json") or {}).get("found") or {}
 
 
-def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
+def draw_rewards(found: dict[str, dict[str, Any]], picture: Path) -> None:
     """Mean reward of each step's rollouts, and the held-out rewards before and after as lines."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.2), dpi=120)
@@ -64,7 +73,32 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
     axes.set(xlabel="step", ylabel="mean reward of the step's rollouts", ylim=(0, 1.02))
     axes.legend(loc="lower right", fontsize=8, bbox_to_anchor=(1.0, 0.12))
     figure.tight_layout()
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+
+
+def draw_pace(found: dict[str, Any], pairs: Sequence[str], picture: Path) -> None:
+    """Seconds of each step of the pairs' runs; what is compared lies between the dotted lines."""
+    from matplotlib import pyplot as plt
+
+    figure, all_axes = plt.subplots(ncols=len(pairs), figsize=(7.5, 3.6), dpi=120, sharey=True, squeeze=False)
+    for name, axes in zip(pairs, all_axes[0], strict=True):
+        runs = pair_of(found, name)
+        began = min(steps[0][0] for steps in runs)
+        for steps, label, colour in zip(runs, ("the plugin", "prime-rl's own rl"), ("C0", "C1"), strict=True):
+            minutes = [(at - began) / 60 for at, _ in steps[1:]]
+            seconds = [took for _, took in steps[1:]]
+            smooth = [
+                fmean(seconds[max(0, middle - SMOOTHED // 2) : middle + SMOOTHED // 2])
+                for middle in range(len(seconds))
+            ]
+            axes.plot(minutes, seconds, ".", markersize=2, alpha=0.5, color=colour)
+            axes.plot(minutes, smooth, linewidth=1.2, color=colour, label=label)
+        for at in common(runs) or ():
+            axes.axvline((at - began) / 60, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(xlabel="minutes after the first step of a pair", ylim=(0, None), title=name)
+    all_axes[0][0].set_ylabel("seconds a step")
+    all_axes[0][0].legend(loc="lower right", fontsize=8, title=f"mean of {SMOOTHED} steps", title_fontsize=8)
+    figure.tight_layout()
     figure.savefig(picture)
 
 

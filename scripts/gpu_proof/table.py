@@ -107,26 +107,37 @@ def steps(found: dict[str, Any]) -> str:
 def pace(found: dict[str, Any]) -> dict[str, Any] | None:
     """Compare the mean step of the plugin's runs with that of prime-rl's own, while both were at work.
 
-    Whichever ends first leaves the other one all of the machine: only what they have in common counts.
-
     Returns:
         `ratio`, its standard error `error` as if steps were independent, and the numbers of `steps`; `None`
         when no pair was seen.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for name in stages.PACES:
-        runs = [(found.get(f"{name}-{part}") or {}).get("steps_ended", []) for part in stages.PARTS]
-        if min(map(len, runs)) <= stages.SETTLED:
-            continue
-        began = max(steps[stages.SETTLED - 1][0] for steps in runs)
-        ended = min(steps[-1][0] for steps in runs)
-        for steps, taken in zip(runs, seconds, strict=True):
-            taken.extend(took for at, took in steps if began < at <= ended)
+        runs = pair_of(found, name)
+        window = common(runs)
+        if window is not None:
+            for steps, taken in zip(runs, seconds, strict=True):
+                taken.extend(took for at, took in steps if window[0] < at <= window[1])
     if min(map(len, seconds)) < 2:  # noqa: PLR2004 - a standard deviation takes two
         return None
     ours, theirs = map(fmean, seconds)
     error = sum((stdev(values) / fmean(values)) ** 2 / len(values) for values in seconds) ** 0.5
     return {"ratio": ours / theirs, "error": error * ours / theirs, "steps": tuple(map(len, seconds))}
+
+
+def pair_of(found: dict[str, Any], name: str) -> list[list[tuple[float, float]]]:
+    """When each step of a pair's runs ended and how long it took; the plugin's first."""
+    return [(found.get(f"{name}-{part}") or {}).get("steps_ended", []) for part in stages.PARTS]
+
+
+def common(runs: list[list[tuple[float, float]]]) -> tuple[float, float] | None:
+    """When both of a pair's runs were at work, past their first steps, in seconds since the epoch.
+
+    Whichever ends first leaves the other one all of the machine: only what they have in common counts.
+    """
+    if min(map(len, runs)) <= stages.SETTLED:
+        return None
+    return max(steps[stages.SETTLED - 1][0] for steps in runs), min(steps[-1][0] for steps in runs)
 
 
 def memory(found: dict[str, Any]) -> str:

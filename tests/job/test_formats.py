@@ -33,6 +33,10 @@ MAINS = {
         "--role=trainer",
         '            "torchrun",\n            "--role=trainer",\n',  # by its name: the job holds it
     ),
+    "entrypoints/inference.py": (
+        'cmd = [\n        "vllm-router",\n',
+        "subprocess.Popen(cmd)",
+    ),  # by its name too
     "entrypoints/sft.py": (
         '"trainer.log"',
         '"inference.log"',
@@ -151,6 +155,7 @@ V0_8_0S = {
     "utils/process.py": MAINS["utils/process.py"],
     "utils/logger.py": MAINS["utils/logger.py"],
     "entrypoints/rl.py": MAINS["entrypoints/rl.py"],
+    "entrypoints/inference.py": MAINS["entrypoints/inference.py"],
     "entrypoints/sft.py": (
         '"trainer.log"',
         "Trainer failed with exit code",
