@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpu_proof import stages, table
-from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, write_json
+from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, read_json, write_json
 from medarc_plugin.cli.entrypoints import point_at_sandbox
 from medarc_plugin.errors import MedarcError
 from medarc_plugin.host import locate
@@ -94,7 +94,8 @@ def find_place(arguments: argparse.Namespace) -> Place:
         (work / name).mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + arguments.budget
     place = Place(work, host.directory, host.python, gpus, ends, tuple(arguments.only or ()), arguments.pace)
-    write_json(work / "machine.json", describe(place))
+    # Each call may be on another machine.
+    write_json(work / "machine.json", [*(read_json(work / "machine.json") or ()), describe(place)])
     return place
 
 

@@ -157,6 +157,12 @@ def step_seconds(run_dir: Path) -> dict[str, Any]:
     return {"steps": len(rows), **middle, "sum": total}
 
 
+def peak_memory_gib(run_dir: Path) -> float | None:
+    """The most GPU memory that the trainer reserved in a step, in GiB; `None` where it tells none."""
+    told = [row["perf/peak_memory"] for row in trainer_rows(run_dir) if "perf/peak_memory" in row]
+    return max(told, default=None)
+
+
 def rewards(run_dir: Path) -> list[tuple[int, float]]:
     """Mean reward of the rollouts that each step trained on."""
     found = {}

@@ -70,7 +70,12 @@ def draw_rewards(found: dict[str, dict[str, Any]], picture: Path) -> None:
                 va="bottom",
                 fontsize=8,
             )
-    axes.set(xlabel="step", ylabel="mean reward of the step's rollouts", ylim=(0, 1.02))
+    axes.set(
+        title="RL of the tiny reverse-text example",
+        xlabel="step",
+        ylabel="mean reward of the rollouts trained on",
+        ylim=(0, 1.02),
+    )
     axes.legend(loc="lower right", fontsize=8, bbox_to_anchor=(1.0, 0.12))
     figure.tight_layout()
     figure.savefig(picture)

@@ -179,7 +179,7 @@ def told(place: Place, job: jobs.Job) -> dict[str, Any]:
         "timeline": moments.timeline(moments.logs_of(job.run_dir), jobs.started_at(job)),
         "rewards": moments.rewards(job.run_dir),
         "memory": memory_used(place, job.run_dir),
-        "trainer_peak_memory_gib": state.get("trainer_peak_memory_gib"),
+        "trainer_peak_memory_gib": moments.peak_memory_gib(job.run_dir),
     }
 
 

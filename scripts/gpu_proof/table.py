@@ -46,9 +46,12 @@ def paired(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine(place: Place) -> str:
-    """The machine."""
-    facts = read_json(place.work / "machine.json") or {}
-    lines = [f"- {key}: {value}" for key, value in facts.items()]
+    """The machine of each call."""
+    calls: list[dict[str, Any]] = read_json(place.work / "machine.json") or []
+    lines = [
+        f"- {key}: " + ", then ".join(dict.fromkeys(str(call.get(key)) for call in calls))
+        for key in dict.fromkeys(key for call in calls for key in call)
+    ]
     return "\n".join(["## Machine", "", *lines, ""])
 
 

@@ -1,6 +1,7 @@
 """What drives the proof on GPUs: order, budget, resumption, and what it reads from logs and results."""
 
 import dataclasses
+import gzip
 import json
 import re
 import threading
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from gpu_proof import __main__ as proof
-from gpu_proof import jobs, moments, rewards, stages, table
+from gpu_proof import jobs, keep, moments, rewards, stages, table
 from gpu_proof.place import OutOfTimeError, Place, StageError, call
 from gpu_proof.stages import Stage
 
@@ -227,6 +228,52 @@ def test_a_step_ends_once_though_two_components_tell_of_it(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in trainers + others))
 
     assert moments.steps_ended(tmp_path) == [(101.0, 1.5), (102.0, 1.5)]
+
+
+def test_the_trainers_memory_is_the_most_that_it_had_in_a_step(tmp_path):
+    rows = [
+        {"step": n, "time": 1.0, "time/step": 1.0, "time/forward_backward": 1.0, "perf/peak_memory": gib}
+        for n, gib in ((1, 0.42), (2, 0.46), (3, 0.44))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    assert moments.peak_memory_gib(tmp_path) == 0.46
+    assert moments.peak_memory_gib(tmp_path / "none") is None
+
+
+def test_the_table_names_the_machine_of_each_call(place):
+    calls = [{"at": "10:00", "cpus": 16}, {"at": "11:00", "cpus": 16}]
+    (place.work / "machine.json").write_text(json.dumps(calls))
+
+    text = table.render(place)
+
+    assert "- at: 10:00, then 11:00\n- cpus: 16\n" in text
+
+
+def test_what_is_kept_of_a_proof_names_no_path_of_the_machine(place, tmp_path):
+    place.result("rl-one").write_text(f'{{"at": "{place.work}/runs/rl-one"}}')
+    run_dir = place.run_dir("rl-one")
+    run_dir.mkdir(parents=True)
+    (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
+    answers = place.work / "evals" / "eval-sft-20" / "evals" / "x"
+    answers.mkdir(parents=True)
+    row = {
+        "example_id": 7,
+        "prompt": [{"content": "Reverse it."}, {"content": "abc"}],
+        "completion": [{"content": "cab"}],
+        "answer": "cba",
+        "reward": 0.5,
+        "timing": {},
+    }
+    (answers / "results.jsonl").write_text(json.dumps(row) + "\n")
+
+    keep.keep(place.work, tmp_path / "kept", [(str(place.work), "/scratch")])
+
+    kept = {file.name: file for file in (tmp_path / "kept").rglob("*.*")}
+    assert json.loads(kept["rl-one.json"].read_text()) == {"at": "/scratch/runs/rl-one"}
+    assert gzip.decompress(kept["rl-one.metrics.jsonl.gz"].read_bytes()) == b'{"step": 1}\n'
+    (line,) = gzip.decompress(kept["eval-sft-20.answers.jsonl.gz"].read_bytes()).splitlines()
+    assert json.loads(line) == {"example_id": 7, "text": "abc", "said": "cab", "answer": "cba", "reward": 0.5}
 
 
 def test_a_pair_is_measured_on_the_example_with_another_harness_and_a_policy_that_stays(place):
