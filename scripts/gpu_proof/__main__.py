@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -12,43 +14,62 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpu_proof import stages, table
-from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, read_json, write_json
+from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, alone, read_json, write_json
 from medarc_plugin.cli.entrypoints import point_at_sandbox
 from medarc_plugin.errors import MedarcError
 from medarc_plugin.host import locate
 from medarc_plugin.sandbox import Sandbox
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 SAMPLE_SECONDS = 2.0
+INTERRUPTED = 130
 
 
 def main() -> int:
     """Run what is not done yet; 0 when everything that this machine can show was shown."""
     arguments = parse()
     try:
-        place = find_place(arguments)
+        with contextlib.ExitStack() as stack:
+            return prove(arguments, stack)
     except (StageError, MedarcError) as error:
         print(f"error: {error}\nhint: {getattr(error, 'hint', None) or 'see scripts/prove --help'}")
-        return 2
-    signal.signal(signal.SIGTERM, lambda *_: place.stopped.set())
-    chosen = [stage for stage in stages.STAGES if place.asks_for(stage.name)]
+    except OSError as error:
+        print(f"error: {error.filename or arguments.work}: {error.strerror or error}")
+        print("hint: name another folder with --work, or make room")
+    return 2
+
+
+def prove(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
+    """Begin the stages that are asked for; what is to be done in any case at the end goes onto the stack."""
+    place = find_place(arguments, stack)
+    chosen = choose(place)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: place.stopped.set())
+    stack.callback(write_table, place)
     threading.Thread(target=sample_gpus, args=(place,), daemon=True).start()
     sandbox = Sandbox(place.sandbox)
     point_at_sandbox(place.sandbox)
-    try:
-        sandbox.up()
-        drive(place, chosen)
-    except KeyboardInterrupt:
-        place.stopped.set()
-    finally:
-        stages.cancel_all(place)
-        if not arguments.keep:
-            sandbox.down()
-        text = table.render(place)
-        (place.work / "results.md").write_text(text, encoding="utf-8")
+    if not arguments.keep:
+        stack.callback(sandbox.down)
+    sandbox.up()
+    stack.callback(stages.cancel_all)
+    stages.begin(place)
+    drive(place, chosen)
+    if place.stopped.is_set():
+        return INTERRUPTED
+    return 0 if all(place.found(stage.name) is not None for stage in chosen) else 1
+
+
+def write_table(place: Place) -> None:
+    """Write and print what was seen."""
+    text = table.render(place)
+    (place.work / "results.md").write_text(text, encoding="utf-8")
     print(text)
-    return 0 if all(place.result(stage.name).exists() for stage in possible(place, chosen)) else 1
 
 
 def parse() -> argparse.Namespace:
@@ -60,11 +81,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, default=Path("runs/proof"), metavar="DIR", help="its folder")
     parser.add_argument(
-        "--budget", type=float, default=1800, metavar="SECONDS", help="end after that long [1800]"
+        "--budget", type=seconds, default=1800, metavar="SECONDS", help="end after that long [1800]"
     )
     parser.add_argument(
         "--pace",
-        type=float,
+        type=seconds,
         default=900,
         metavar="SECONDS",
         help="compare the pace with that of prime-rl's own rl for that long [900]",
@@ -77,11 +98,20 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_place(arguments: argparse.Namespace) -> Place:
-    """Look for prime-rl and GPUs.
+def seconds(text: str) -> float:
+    """Read a time."""
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0 is wanted")
+    return number
+
+
+def find_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Place:
+    """Look for prime-rl and GPUs, and have the proof's folder for oneself.
 
     Raises:
-        StageError: There is none.
+        StageError: There is none, or another proof has the folder.
+        OSError: The folder cannot be written.
     """
     host = locate.locate(arguments.prime_rl_dir)
     if host is None or host.directory is None:
@@ -90,6 +120,8 @@ def find_place(arguments: argparse.Namespace) -> Place:
     if not gpus:
         raise StageError("this machine has no NVIDIA GPU: nvidia-smi lists none")
     work: Path = arguments.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(alone(work))
     for name in ("logs", "results", "runs"):
         (work / name).mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + arguments.budget
@@ -166,32 +198,42 @@ def commit(checkout: Path) -> str:
 def sample_gpus(place: Place) -> None:
     """Write down how much memory of each GPU is used, until the end."""
     with (place.work / "gpus.csv").open("a", encoding="utf-8", buffering=1) as handle:
-        while not place.stopped.is_set():
+        while not place.stopped.wait(SAMPLE_SECONDS):
             at = datetime.now(UTC).isoformat(timespec="seconds")
             for line in ask_driver("index,memory.used").splitlines():
-                handle.write(f"{at},{line.replace(' ', '')}\n")
-            place.stopped.wait(SAMPLE_SECONDS)
+                with contextlib.suppress(OSError):  # no room
+                    handle.write(f"{at},{line.replace(' ', '')}\n")
 
 
-def possible(place: Place, chosen: list[stages.Stage]) -> list[stages.Stage]:
-    """Those that this machine has GPUs for."""
-    return [stage for stage in chosen if stage.gpus <= place.gpus]
+def choose(place: Place) -> list[stages.Stage]:
+    """Those stages that are asked for, and that this machine has GPUs for.
+
+    Raises:
+        StageError: One was named that it has too few for.
+    """
+    chosen = [stage for stage in stages.STAGES if place.asks_for(stage.name)]
+    beyond = [stage for stage in chosen if stage.gpus > place.gpus]
+    for stage in beyond:
+        if place.chosen:
+            raise StageError(f"{stage.name} takes {stage.gpus} GPUs, and this machine has {place.gpus}")
+        say(f"{stage.name}: left out, it takes {stage.gpus} GPUs")
+    return [stage for stage in chosen if stage not in beyond]
 
 
 def drive(place: Place, chosen: list[stages.Stage]) -> None:
     """Begin each stage when what it needs is there, and wait for all of them."""
-    waiting = [stage for stage in possible(place, chosen) if not place.result(stage.name).exists()]
+    waiting = [stage for stage in chosen if place.found(stage.name) is None]
     working: dict[str, threading.Thread] = {}
     while waiting or working:
         for name in [name for name, thread in working.items() if not thread.is_alive()]:
             working.pop(name)
         free = place.gpus - sum(stage.gpus for stage in stages.STAGES if stage.name in working)
         for stage in list(waiting):
-            if place.stopped.is_set() or stage.seconds_in(place) > place.seconds_left():
+            why_not = _why_not(stage, place, waiting, working)
+            if why_not is not None:
                 waiting.remove(stage)
-            elif not _comes(stage, place, waiting, working):
-                waiting.remove(stage)
-                say(f"{stage.name}: not begun, what it needs was not done")
+                stages.drop(place, stage)
+                say(f"{stage.name}: not begun, {why_not}")
             elif _may_begin(stage, place, free):
                 waiting.remove(stage)
                 free -= stage.gpus
@@ -200,14 +242,23 @@ def drive(place: Place, chosen: list[stages.Stage]) -> None:
         time.sleep(0.2)
 
 
-def _comes(stage: stages.Stage, place: Place, waiting: list[stages.Stage], working: object) -> bool:
-    """Whether what a stage needs is done, or may still be."""
-    names = {other.name for other in waiting} | set(working)  # type: ignore[call-overload]
-    return all(place.result(name).exists() or name in names for name in stage.after)
+def _why_not(
+    stage: stages.Stage, place: Place, waiting: list[stages.Stage], working: Mapping[str, object]
+) -> str | None:
+    """Why a stage will not be begun; `None` while it may."""
+    if place.stopped.is_set():
+        return "stopped"
+    left, needed = place.seconds_left(), stage.seconds_in(place)
+    if needed > left:
+        return f"it takes some {needed:.0f} s, and {max(left, 0):.0f} s of the budget are left"
+    names = {other.name for other in waiting} | set(working)
+    if not all(place.found(name) is not None or name in names for name in stage.after):
+        return "what it needs was not done"
+    return None
 
 
 def _may_begin(stage: stages.Stage, place: Place, free: int) -> bool:
-    done = all(place.result(name).exists() for name in stage.after)
+    done = all(place.found(name) is not None for name in stage.after)
     return done and stage.gpus <= free
 
 
@@ -216,22 +267,24 @@ def perform(place: Place, stage: stages.Stage) -> None:
     say(f"{stage.name}: begins ({stage.shows})")
     began = time.monotonic()
     failed = place.work / "results" / f"{stage.name}.failed"
+    details = ""
     try:
         found = stage.run(place)
-    except OutOfTimeError as error:
-        say(f"{stage.name}: not done, {error}")
-        failed.write_text(f"{error}\n", encoding="utf-8")
-    except StageError as error:
-        say(f"{stage.name}: FAILED, {error}")
-        failed.write_text(f"{error}\n", encoding="utf-8")
-    except Exception as error:
-        say(f"{stage.name}: FAILED, {error!r}")
-        failed.write_text(traceback.format_exc(), encoding="utf-8")
-    else:
-        seconds = round(time.monotonic() - began, 1)
-        write_json(place.result(stage.name), {"seconds": seconds, "found": found})
+        took = round(time.monotonic() - began, 1)
+        write_json(place.result(stage.name), {"seconds": took, "found": found})
         failed.unlink(missing_ok=True)
-        say(f"{stage.name}: done in {seconds} s")
+    except OutOfTimeError as error:
+        outcome = f"not done, {error}"
+    except StageError as error:
+        outcome = f"FAILED, {error}"
+    except Exception as error:
+        details, outcome = traceback.format_exc(), f"FAILED, {error!r}"
+    else:
+        say(f"{stage.name}: done in {took} s")
+        return
+    say(f"{stage.name}: {outcome}")
+    with contextlib.suppress(OSError):
+        failed.write_text(f"{details}{outcome}\n", encoding="utf-8")
 
 
 def say(text: str) -> None:

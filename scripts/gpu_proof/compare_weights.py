@@ -34,7 +34,9 @@ def main() -> None:
     state = loaded.state_dict()
     document = {
         "tensors": len(own),
-        "equal_tensors": sum(torch.equal(state[name], value) for name, value in own.items()),
+        "equal_tensors": sum(
+            name in state and torch.equal(state[name], value) for name, value in own.items()
+        ),
         "not_in_the_checkpoint": sorted(missing),
         "not_in_the_model": sorted(unexpected),
         "trainer": mine,

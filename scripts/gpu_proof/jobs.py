@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpu_proof.place import CHECKOUT, Place, StageError, call, program, read_json
+from gpu_proof.place import CHECKOUT, Place, StageError, call, json_lines, program, read_json
 from medarc_plugin import rundir
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.process import run
@@ -168,8 +167,7 @@ def checks(run_dir: Path) -> list[str]:
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run's attempts."""
     file = run_dir / "configs" / "launch" / "attempts.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines]
+    return list(json_lines(file))
 
 
 def state(run_dir: Path) -> dict[str, Any]:

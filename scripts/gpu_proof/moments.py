@@ -5,15 +5,22 @@ Both logging libraries write whole seconds of local time, so that a moment is ri
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from gpu_proof.place import json_lines
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+TRAINERS = {"step", "time", "time/step", "time/forward_backward"}
+"""What a row of the trainer has, of all that is written into the metrics file."""
+
+SLACK = 60.0
+"""Seconds by which a log may seem to be older than the job that writes it."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TIME = re.compile(r"(?<!\d)(?<!\d:)(\d\d):(\d\d):(\d\d)\s")
@@ -74,12 +81,21 @@ def timeline(logs: dict[str, list[Path]], began: float) -> dict[str, float | Non
 
 
 def seconds_after(clock: tuple[int, int, int], began: float) -> float:
-    """How long after `began` a local clock showed a time, within the day that follows."""
-    start = datetime.fromtimestamp(began)  # noqa: DTZ006 - logs have local time
-    at = start.replace(hour=clock[0], minute=clock[1], second=clock[2], microsecond=0)
-    if at < start - timedelta(seconds=2):
-        at += timedelta(days=1)
-    return (at - start).total_seconds()
+    """How long after `began` a local clock showed a time, within the day that follows.
+
+    Args:
+        clock: Hour, minute and second.
+        began: A moment, in seconds since the epoch.
+    """
+    start = datetime.fromtimestamp(began).replace(microsecond=0)  # noqa: DTZ006 - logs have local time
+    # The end of summer time shows an hour twice, and midnight is followed by another day.
+    shown = (
+        (start + timedelta(days=days)).replace(hour=clock[0], minute=clock[1], second=clock[2], fold=fold)
+        for days in (0, 1)
+        for fold in (0, 1)
+    )
+    after = (at.timestamp() - start.timestamp() for at in shown)
+    return next(seconds for seconds in after if seconds > -SLACK)
 
 
 def _timed_lines(file: Path) -> list[tuple[tuple[int, int, int], str]]:
@@ -114,21 +130,12 @@ def logs_of(run_dir: Path, attempt: int = 1, launcher: Path | None = None) -> di
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of prime-rl's metrics file."""
-    file = run_dir / "metrics.jsonl"
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # the last line of a run that was killed
-            continue
-    return rows
+    return list(json_lines(run_dir / "metrics.jsonl"))
 
 
 def trainer_rows(run_dir: Path) -> list[dict[str, Any]]:
     """The row of each of the trainer's steps, in order; the orchestrator's rows have times of their own."""
-    return sorted(
-        (row for row in metrics(run_dir) if "time/forward_backward" in row), key=lambda row: row["step"]
-    )
+    return sorted((row for row in metrics(run_dir) if row.keys() >= TRAINERS), key=lambda row: row["step"])
 
 
 def steps_ended(run_dir: Path) -> list[tuple[float, float]]:

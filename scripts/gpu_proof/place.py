@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 300.0
+
+POLL_SECONDS = 0.2
+END_SECONDS = 30.0
+"""For a command that is asked to end: a launch looks first whether its job has arrived."""
 
 
 class StageError(Exception):
@@ -25,7 +32,7 @@ class StageError(Exception):
 
 
 class OutOfTimeError(StageError):
-    """The time budget is used up."""
+    """The time budget is used up, or the proof was stopped."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Place:
         ends: When the budget is used up, on the monotonic clock.
         chosen: Names of the stages that are asked for; none of them named is all of them.
         pace_seconds: How long two runs are at work, past their first steps, while their pace is compared.
+        dropped: Stages that were asked for, and will not be begun.
         stopped: Set when the proof is to end early.
     """
 
@@ -50,6 +58,7 @@ class Place:
     ends: float
     chosen: tuple[str, ...] = ()
     pace_seconds: float = 900.0
+    dropped: set[str] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -75,8 +84,14 @@ class Place:
         return self.work / "results" / f"{stage}.json"
 
     def asks_for(self, stage: str) -> bool:
-        """Whether a stage is asked for."""
-        return not self.chosen or stage in self.chosen
+        """Whether a stage is asked for, and may still be begun."""
+        return (not self.chosen or stage in self.chosen) and stage not in self.dropped
+
+    def found(self, stage: str) -> dict[str, Any] | None:
+        """What a stage found; `None` when it did not come to its end, or that was not written whole."""
+        document = read_json(self.result(stage))
+        found = document.get("found") if isinstance(document, dict) else None
+        return found if isinstance(found, dict) else None
 
     def seconds_left(self) -> float:
         """What is left of the budget."""
@@ -124,24 +139,12 @@ def call(
     log = place.log(stage)
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    try:
-        done = subprocess.run(
-            words,
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=max(min(seconds, place.seconds_left()), 1.0),
-            cwd=place.work,
-            env={**os.environ, **(environment or {})},
-        )
-        code, out, err = str(done.returncode), done.stdout, done.stderr
-    except subprocess.TimeoutExpired as error:
-        code, out, err = "none, it took too long", _text(error.stdout), _text(error.stderr)
+    code, out, err = _run(place, words, max(min(seconds, place.seconds_left()), 1.0), environment or {})
     with log.open("a", encoding="utf-8") as handle:
         handle.write(f"$ {shlex.join(words)}\n{out}{err}")
         handle.write(f"# exit code {code}, {time.monotonic() - began:.1f} s\n\n")
+    if place.stopped.is_set() and code != "0":
+        raise OutOfTimeError("stopped")
     if code != "0":
         last = (err.strip() or out.strip() or "it printed nothing").splitlines()
         shown = next((line for line in last if line.startswith("error:")), last[-1])
@@ -149,8 +152,58 @@ def call(
     return out
 
 
-def _text(data: bytes | str | None) -> str:
-    return data.decode(errors="replace") if isinstance(data, bytes) else data or ""
+def _run(
+    place: Place, words: Sequence[str], seconds: float, environment: Mapping[str, str]
+) -> tuple[str, str, str]:
+    """Run a command until it ends, its time is over or the proof is stopped; code, output and errors."""
+    over = time.monotonic() + seconds
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=place.work,
+        env={**os.environ, **environment},
+        start_new_session=True,  # what a terminal sends is for the proof, which ends the command itself
+    ) as process:
+        while True:
+            try:
+                out, err = process.communicate(timeout=POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if place.stopped.is_set() or time.monotonic() > over:
+                    why = "none, it was stopped" if place.stopped.is_set() else "none, it took too long"
+                    return (why, *_end(process))
+            else:
+                return str(process.returncode), out, err
+
+
+def _end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """End a command and all that it has started; what it printed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=END_SECONDS)
+    return "", ""
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Have a proof's folder for oneself.
+
+    Raises:
+        StageError: Another proof has it.
+    """
+    with (work / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(
+                f"another scripts/prove is at work in {work}; wait for it, or name another --work"
+            ) from None
+        yield
 
 
 def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -167,3 +220,16 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The documents of a file that has one in each line; none of a file that is not there.
+
+    A line that is not whole is left out: the last one of a run that was killed.
+    """
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    for line in text.splitlines():
+        with suppress(ValueError):
+            document = json.loads(line)
+            if isinstance(document, dict):
+                yield document

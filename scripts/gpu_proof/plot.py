@@ -5,7 +5,7 @@ cd scripts && uv run --with matplotlib python -m gpu_proof.plot ../runs/proof ..
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,11 @@ def main() -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    work, folder = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="gpu_proof.plot", description=__doc__)
+    parser.add_argument("work", type=Path, help="the folder of the proof, or what was kept of it")
+    parser.add_argument("folder", type=Path, help="where the pictures go to")
+    arguments = parser.parse_args()
+    work, folder = arguments.work, arguments.folder
     found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
     folder.mkdir(parents=True, exist_ok=True)
     if any(found[name].get("rewards") for name in SHOWN):
@@ -58,9 +62,9 @@ def draw_rewards(found: dict[str, dict[str, Any]], picture: Path) -> None:
     # Above the curves' beginning, and below their end.
     places = {"base": ("before training", 0.99), "sft": ("after SFT", 0.99), stages.ONE: ("after RL", 0.01)}
     for name, (label, across) in places.items():
-        told = found[f"eval-{name}"].get("rewards") or {}
+        told = (found[f"eval-{name}"].get("rewards") or {}).get("200 x 3")
         if told:
-            height = told["200 x 3"]["reward"]
+            height = told["reward"]
             axes.axhline(height, color="grey", linewidth=0.8, linestyle=":")
             axes.annotate(
                 f"held out, {label}: {height:.2f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import shutil
 import socket
@@ -13,7 +14,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments
-from gpu_proof.place import Place, StageError, call, program
+from gpu_proof.place import Place, StageError, call, json_lines, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,20 +112,20 @@ def ask(place: Place, stage: str, model: Path, port: int, strings: int, answers:
         ],
         environment={"NO_KEY": "none"},
     )
-    rows = [
-        json.loads(line)
-        for file in into.rglob("results.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return summary(rows)
+    return summary([row for file in into.rglob("results.jsonl") for row in json_lines(file)])
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean reward, with its standard error over strings (answers to one string are not independent).
 
     Raises:
-        StageError: There are no rewards.
+        StageError: There are no rewards, or some were given without an answer of the model.
     """
+    failed = [row["error"] for row in rows if row.get("error")]
+    if failed:
+        raise StageError(f"{len(failed)} of {len(rows)} answers failed, the first with {failed[0]}")
+    if not all(isinstance(row.get("reward"), int | float) and math.isfinite(row["reward"]) for row in rows):
+        raise StageError("vf-eval saved a reward that is no number")
     by_string: dict[Any, list[float]] = {}
     for row in rows:
         by_string.setdefault(row["example_id"], []).append(float(row["reward"]))

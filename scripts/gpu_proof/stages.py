@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments, rewards
 from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_json
+from medarc_plugin.errors import MedarcError
 from medarc_plugin.job.ports import Lease, rewritten
+from medarc_plugin.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +39,9 @@ SETTLED = 15
 prime-rl has 32 answers in the making at first, and all of them only ten steps later; of two runs the one that
 begins later would look slower.
 """
+
+STILL_SECONDS = 120.0
+"""A run of a pair that makes no step for so long stands still."""
 
 PARTS = ("plugin", "by-hand")
 """The runs of a pair: the plugin's, and prime-rl's own."""
@@ -109,17 +114,29 @@ def submit_rl_one(place: Place, sft: jobs.Job | None) -> jobs.Job:
     """Submit RL on one GPU; behind an SFT that is queued, SLURM starts it when that has ended well."""
     after = () if sft is None else ("--dependency", f"afterok:{sft.job_id}")
     job = jobs.submit(place, ONE, "rl", rl_arguments("--single-gpu", *after), ONE)
-    write_json(place.work / f"{ONE}.json", {"job_id": job.job_id})
+    write_json(_one_file(place), {"job_id": job.job_id})
     return job
+
+
+def _one_file(place: Place) -> Path:
+    return place.work / f"{ONE}.json"
+
+
+def waiting_rl_one(place: Place) -> jobs.Job | None:
+    """The job that this proof has submitted behind SFT, if there is one."""
+    submitted = read_json(_one_file(place))
+    return jobs.Job(submitted["job_id"], place.run_dir(ONE)) if isinstance(submitted, dict) else None
+
+
+def forget_rl_one(place: Place) -> None:
+    """Remove the note of that job."""
+    _one_file(place).unlink(missing_ok=True)
 
 
 def rl_one(place: Place) -> dict[str, Any]:
     """RL with trainer and vLLM on one GPU, nothing compiled before."""
-    submitted = read_json(place.work / f"{ONE}.json")
-    job = jobs.Job(submitted["job_id"], place.run_dir(ONE)) if submitted else None
-    if job is None or jobs.is_over(job):  # submitted by a proof that was stopped
-        job = submit_rl_one(place, None)
-    (place.work / f"{ONE}.json").unlink()
+    job = waiting_rl_one(place) or submit_rl_one(place, None)
+    forget_rl_one(place)
     jobs.follow_to_success(place, job)
     return told(place, job)
 
@@ -194,9 +211,13 @@ def memory_used(place: Place, run_dir: Path) -> dict[str, Any]:
     most: dict[int, int] = {}
     file = place.work / "gpus.csv"
     for row in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        at, index, used = row.split(",")
-        if int(index) in gpus and began <= at <= ended:
-            most[int(index)] = max(most.get(int(index), 0), int(used))
+        at, *numbers = row.split(",")
+        # The driver may know no number, and the last row may be cut.
+        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):  # noqa: PLR2004 - index and memory
+            continue
+        index, used = map(int, numbers)
+        if index in gpus and began <= at <= ended:
+            most[index] = max(most.get(index, 0), used)
     return {
         "share": ((served.get("vllm") or {}).get("gpu_memory_utilization")),
         "planned": plan.get("memory"),
@@ -210,10 +231,14 @@ def weights(run_dir: Path) -> Path:
     Raises:
         StageError: There are none.
     """
-    folders = sorted(run_dir.glob("weights/step_*"), key=lambda path: int(path.name.removeprefix("step_")))
-    if not folders:
+    steps = {
+        int(found[1]): folder
+        for folder in run_dir.glob("weights/*")
+        if (found := re.fullmatch(r"step_(\d+)", folder.name))
+    }
+    if not steps:
         raise StageError(f"{run_dir} has no exported weights")
-    return folders[-1]
+    return steps[max(steps)]
 
 
 def evaluation(name: str, model: Callable[[Place], Path]) -> Callable[[Place], dict[str, Any]]:
@@ -252,6 +277,7 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
         both = (ours, theirs)
         try:
             work_for(place, both, place.pace_seconds)
+            refuse_standstill(both)
         finally:
             for job in both:
                 jobs.cancel(job)
@@ -279,6 +305,18 @@ def work_for(place: Place, together: Sequence[jobs.Job], seconds: float) -> None
         if began is None and all(len(moments.steps_ended(job.run_dir)) >= SETTLED for job in together):
             began = time.monotonic()
         place.pause(2.0)
+
+
+def refuse_standstill(together: Sequence[jobs.Job]) -> None:
+    """Make sure that runs have gone on until now: the comparison counts the steps that have ended.
+
+    Raises:
+        StageError: One of them stands still.
+    """
+    for job in together:
+        still = time.time() - moments.steps_ended(job.run_dir)[-1][0]
+        if still > STILL_SECONDS:
+            raise StageError(f"{job.run_dir.name} has made no step for {still:.0f} s: see its logs")
 
 
 def paced_config(place: Place) -> Path:
@@ -422,7 +460,7 @@ def compare_weights(place: Place) -> dict[str, Any]:
     # It needs no GPU; a thread on each CPU would keep the runs beside it from their answers.
     out = call(place, "weights", command, environment={"OMP_NUM_THREADS": "4"})
     found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-    served = (read_json(place.result("eval-rl-one")) or {}).get("found", {}).get("greedy", [])
+    served = (place.found("eval-rl-one") or {}).get("greedy", [])
     own = [text.strip() for text in found["trainer"]]
     return {
         "tensors": found["tensors"],
@@ -451,8 +489,9 @@ def weights_of(run: str) -> Callable[[Place], Path]:
 STAGES = (
     Stage("tiny", "model and data are made", make_tiny, seconds=30),
     Stage(SFT, "SFT on one GPU", train_sft, ("tiny",), gpus=1, seconds=150),
-    Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 120),
+    # Before all that SLURM could put behind its job: that is submitted behind SFT, which alone it waits for.
     Stage(ONE, "RL on one GPU", rl_one, (SFT,), gpus=1, seconds=400),
+    Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 120),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
     Stage(
@@ -484,7 +523,24 @@ STAGES = (
 """In the order in which they are begun when time and GPUs allow."""
 
 
-def cancel_all(place: Place) -> None:
+def begin(place: Place) -> None:
+    """Make sure that no job of an earlier call is left; one that was killed leaves SLURM as it is."""
+    cancel_all()
+    while call(place, "begin", ["squeue", "--noheader", "--format=%A"]).strip():
+        place.pause()
+    forget_rl_one(place)
+
+
+def drop(place: Place, stage: Stage) -> None:
+    """Remember that a stage will not be begun, and end what was submitted for it."""
+    place.dropped.add(stage.name)
+    job = waiting_rl_one(place) if stage.name == ONE else None
+    if job is not None:
+        with contextlib.suppress(MedarcError):
+            jobs.cancel(job)
+        forget_rl_one(place)
+
+
+def cancel_all() -> None:
     """End every job of the proof."""
-    with contextlib.suppress(StageError):
-        call(place, "end", ["scancel", "--me"])
+    run(["scancel", "--me"], timeout=60)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from math import fsum
+from operator import sub
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +33,13 @@ RUNS = {
 """By what had been compiled before."""
 
 
+BLOCK_SECONDS = 30.0
+"""What is one observation of the pace: about a dozen steps of each run."""
+
+
 def render(place: Place) -> str:
     """Write what was seen as Markdown; what was not seen is there too."""
-    found = {stage.name: (read_json(place.result(stage.name)) or {}).get("found") for stage in stages.STAGES}
+    found = {stage.name: place.found(stage.name) for stage in stages.STAGES}
     found |= paired(found)
     parts = [machine(place), rewards(found), starts(found), steps(found), memory(found)]
     return "\n".join([*parts, others(found), seen(place)])
@@ -70,14 +77,16 @@ def rewards(found: dict[str, Any]) -> str:
 
 def starts(found: dict[str, Any]) -> str:
     """Where the start's time goes."""
-    names = [name for name in RUNS if found.get(name)]
+    names = [name for name in RUNS if (found.get(name) or {}).get("timeline")]
     lines = ["## Seconds after the job's start", ""]
+    if not names:
+        return "\n".join([*lines, "No run was seen.", ""])
     lines += [f"| moment | {' | '.join(RUNS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for moment in MOMENTS:
         cells = [_seconds(found[name]["timeline"].get(moment.name)) for name in names]
         lines.append(f"| {moment.name} | {' | '.join(cells)} |")
     for key in ("eval-base", f"eval-{stages.ONE}"):
-        if found.get(key):
+        if (found.get(key) or {}).get("healthy"):
             lines.append(f"\n`inference` of {key} was healthy after {found[key]['healthy']} s")
     return "\n".join([*lines, ""])
 
@@ -110,22 +119,41 @@ def steps(found: dict[str, Any]) -> str:
 def pace(found: dict[str, Any]) -> dict[str, Any] | None:
     """Compare the mean step of the plugin's runs with that of prime-rl's own, while both were at work.
 
+    The common time is cut into blocks, in each of which both runs of a pair are compared: what slows the
+    machine slows both, and steps of a run that depend on the one before are mostly in one block with it.
+
     Returns:
-        `ratio`, its standard error `error` as if steps were independent, and the numbers of `steps`; `None`
-        when no pair was seen.
+        `ratio`, its standard error `error` over the blocks, and the numbers of `steps`; `None` when no pair
+        was seen for two blocks.
     """
-    seconds: tuple[list[float], list[float]] = ([], [])
+    blocks: list[tuple[float, float]] = []
+    counts = [0, 0]
     for name in stages.PACES:
         runs = pair_of(found, name)
         window = common(runs)
-        if window is not None:
-            for steps, taken in zip(runs, seconds, strict=True):
-                taken.extend(took for at, took in steps if window[0] < at <= window[1])
-    if min(map(len, seconds)) < 2:  # noqa: PLR2004 - a standard deviation takes two
+        if window is None:
+            continue
+        began, ended = window
+        edges = [began + BLOCK_SECONDS * number for number in range(int((ended - began) / BLOCK_SECONDS) + 1)]
+        ours, theirs = ([steps_made(steps, at) for at in edges] for steps in runs)
+        blocks += zip(map(sub, ours[1:], ours), map(sub, theirs[1:], theirs), strict=True)
+        for part, steps in enumerate(runs):
+            counts[part] += sum(began < at <= ended for at, _ in steps)
+    if len(blocks) < 2:  # noqa: PLR2004 - a standard deviation takes two
         return None
-    ours, theirs = map(fmean, seconds)
-    error = sum((stdev(values) / fmean(values)) ** 2 / len(values) for values in seconds) ** 0.5
-    return {"ratio": ours / theirs, "error": error * ours / theirs, "steps": tuple(map(len, seconds))}
+    made = [fsum(part) for part in zip(*blocks, strict=True)]
+    ratio = made[1] / made[0]
+    error = stdev(theirs - ratio * ours for ours, theirs in blocks) * len(blocks) ** 0.5 / made[0]
+    return {"ratio": ratio, "error": error, "steps": tuple(counts)}
+
+
+def steps_made(steps: list[tuple[float, float]], at: float) -> float:
+    """How many steps a run has made until a moment, with the part of the one that it is at."""
+    ends = [end for end, _ in steps]
+    done = bisect_right(ends, at)
+    if not 0 < done < len(ends):
+        return float(done)
+    return done + (at - ends[done - 1]) / (ends[done] - ends[done - 1])
 
 
 def pair_of(found: dict[str, Any], name: str) -> list[list[tuple[float, float]]]:
@@ -172,12 +200,12 @@ def seen(place: Place) -> str:
     """What was shown and what was not."""
     lines = ["## Stages", "", "| stage | shows | result |", "|---|---|---|"]
     for stage in stages.STAGES:
-        result = read_json(place.result(stage.name))
         failed = place.work / "results" / f"{stage.name}.failed"
-        if result:
-            word = f"seen, {result['seconds']} s"
+        if place.found(stage.name) is not None:
+            word = f"seen, {read_json(place.result(stage.name)).get('seconds')} s"
         elif failed.exists():
-            word = "FAILED: " + failed.read_text(encoding="utf-8").strip().splitlines()[-1]
+            told = failed.read_text(encoding="utf-8", errors="replace").splitlines()
+            word = told[-1] if told else "FAILED, and could not write why"
         else:
             word = "NOT SEEN"
         lines.append(f"| {stage.name} | {stage.shows} | {word} |")

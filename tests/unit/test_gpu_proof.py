@@ -8,12 +8,13 @@ import threading
 import time
 import tomllib
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gpu_proof import __main__ as proof
 from gpu_proof import jobs, keep, moments, rewards, stages, table
-from gpu_proof.place import OutOfTimeError, Place, StageError, call
+from gpu_proof.place import OutOfTimeError, Place, StageError, alone, call
 from gpu_proof.stages import Stage
 
 
@@ -98,8 +99,103 @@ def test_gpus_are_never_promised_twice(drive):
     assert max(most) <= 2
 
 
-def test_what_needs_more_gpus_than_there_are_is_left_out(drive, place):
-    assert drive(("two", finds, 3, {}), ("one", finds, 1, {})) == ["one"]
+def test_what_needs_more_gpus_than_there_are_is_left_out_unless_it_is_asked_for(place):
+    one = dataclasses.replace(place, gpus=1)
+
+    assert {stage.gpus for stage in proof.choose(one)} == {0, 1}
+    with pytest.raises(StageError, match="rl-two takes 2 GPUs, and this machine has 1"):
+        proof.choose(dataclasses.replace(one, chosen=("tiny", "rl-two")))
+
+
+def test_a_result_that_was_cut_is_not_done(drive, place):
+    place.result("sft").write_text('{"seconds": 1, "fou')
+
+    assert drive(("sft", finds, 1, {})) == ["sft"]
+
+
+def test_what_cannot_be_written_down_is_not_done(drive, place, capsys):
+    def runs(place):
+        place.result("sft").with_name(".sft.json").mkdir()  # where it is drafted
+        return {}
+
+    drive(("sft", runs, 1, {}))
+
+    assert "sft: FAILED, IsADirectoryError" in capsys.readouterr().out
+    assert place.found("sft") is None
+
+
+def test_a_stage_that_is_not_begun_takes_its_waiting_job_with_it(place, submitted, capsys):
+    stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
+    short = dataclasses.replace(place, ends=time.monotonic() + 100, chosen=("rl-one",))
+
+    proof.drive(short, proof.choose(short))
+
+    said = capsys.readouterr().out
+    assert re.search(r"rl-one: not begun, it takes some 400 s, and \d+ s of the budget are left", said)
+    assert submitted.cancelled == ["1"]
+    assert not short.asks_for("rl-one")
+
+
+def test_the_rl_that_slurm_starts_behind_sft_is_the_one_that_is_followed(place, submitted, monkeypatch):
+    followed = []
+    monkeypatch.setattr(jobs, "follow_to_success", lambda _place, job: followed.append(job.run_dir.name))
+    stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
+    monkeypatch.setattr(jobs, "submit", None)
+
+    stages.rl_one(place)
+
+    assert followed == ["rl-one"]
+    assert stages.waiting_rl_one(place) is None
+
+
+def test_a_folder_belongs_to_one_proof_at_a_time(tmp_path):
+    with (
+        alone(tmp_path),
+        pytest.raises(StageError, match="another scripts/prove is at work"),
+        alone(tmp_path),
+    ):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("typed", ["0", "-5", "nan", "inf", "soon"])
+@pytest.mark.parametrize("option", ["--budget", "--pace"])
+def test_a_time_is_a_number_of_seconds(typed, option, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["prove", f"{option}={typed}"])
+
+    with pytest.raises(SystemExit) as stopped:
+        proof.parse()
+
+    assert stopped.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+def test_a_command_ends_with_the_proof_and_all_that_it_has_started(place, tmp_path):
+    started = tmp_path / "started"
+    waiter = threading.Thread(
+        target=lambda: (wait_for(lambda: started.exists() and started.read_text()), place.stopped.set()),
+        daemon=True,
+    )
+    waiter.start()
+
+    with pytest.raises(OutOfTimeError, match="stopped"):
+        call(place, "sft", ["/bin/sh", "-c", f"/bin/sleep 1000 & echo $! > {started}; wait"])
+
+    child = int(started.read_text())
+    wait_for(lambda: not alive(child))
+
+
+def wait_for(is_so):
+    while not is_so():
+        time.sleep(0.01)
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_nothing_is_begun_that_the_budget_cannot_hold(drive, tmp_path):
@@ -153,7 +249,13 @@ def test_moments_are_seconds_after_the_start_by_the_logs_clock(tmp_path):
 
 def test_step_times_leave_the_first_step_out(tmp_path):
     rows = [
-        {"step": step, "time/step": seconds, "time/wait_for_batch": 1.0, "time/forward_backward": 0.5}
+        {
+            "step": step,
+            "time": 1.0,
+            "time/step": seconds,
+            "time/wait_for_batch": 1.0,
+            "time/forward_backward": 0.5,
+        }
         for step, seconds in ((1, 60.0), (2, 4.0), (3, 6.0), (4, 5.0))
     ]
     text = "".join(f"{json.dumps(row)}\n" for row in [*rows, {"step": 4, "other": 1}])
@@ -172,12 +274,27 @@ def test_the_standard_error_is_over_strings(tmp_path):
         rewards.summary([])
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"reward": 0.0, "error": "ModelError"}, "1 of 2 answers failed, the first with ModelError"),
+        ({"reward": float("nan")}, "no number"),
+        ({"reward": None}, "no number"),
+    ],
+)
+def test_an_answer_that_failed_is_no_reward_of_nothing(row, said):
+    with pytest.raises(StageError, match=said):
+        rewards.summary([{"example_id": 1, "reward": 1.0, "error": None}, {"example_id": 2, **row}])
+
+
 def test_the_table_names_what_was_not_seen(place):
-    (place.work / "results" / "tiny-sft.failed").write_text("Traceback\nStageError: job 3 ended FAILED\n")
+    (place.work / "results" / "tiny-sft.failed").write_text("Traceback\nFAILED, job 3 ended\n")
+    (place.work / "results" / "tiny.failed").touch()  # the disk was full
 
     text = table.render(place)
 
-    assert "| tiny-sft | SFT on one GPU | FAILED: StageError: job 3 ended FAILED |" in text
+    assert "| tiny-sft | SFT on one GPU | FAILED, job 3 ended |" in text
+    assert "| tiny | model and data are made | FAILED, and could not write why |" in text
     assert "| rl-two | RL on two GPUs | NOT SEEN |" in text
     assert "| after SFT | not seen | not seen |" in text
 
@@ -208,16 +325,51 @@ def test_the_table_compares_the_runs_while_both_were_at_work(place):
         }
         place.result(name).write_text(json.dumps({"seconds": 1, "found": found}))
 
-    # prime-rl's own starts ten seconds later, and has the machine to itself at the end.
-    show("pace", ended(0, 90.0, 4.0, 6.0, 5.0), ended(95, 5.0, 5.0, 1.0, 1.0))
+    # prime-rl's own starts a minute later, and has the machine to itself at the end.
+    show("pace", ended(0, 30.0, 30.0, *[2.25] * 64), ended(60, *[2.0] * 72, *[0.5] * 100))
     one = table.render(place)
-    show("pace-again", ended(0, 6.0, 6.0), ended(0, 5.0, 5.0))
+    # The machine is half as fast in the middle: that is no difference between the two.
+    slow = [*[2.25] * 32, *[4.5] * 32], [*[2.0] * 36, *[4.0] * 36]
+    show("pace-again", ended(0, *slow[0]), ended(0, *slow[1]))
     both = table.render(place)
 
-    assert "the plugin's made 2 steps and prime-rl's own 2; one of the plugin took 1.100 ± 0.100" in one
-    assert "the plugin's made 3 steps and prime-rl's own 4; one of the plugin took 1.133 ± 0.067" in both
+    assert "the plugin's made 64 steps and prime-rl's own 72; one of the plugin took 1.125 ± 0.000" in one
+    assert "the plugin's made 128 steps and prime-rl's own 144; one of the plugin took 1.125 ± 0.000" in both
     assert "| first step of the trainer | 91 | 91 | 91 | 91 |" in both
     assert "| prime-rl's own `rl`, again | 24 | 5.0 | None | None |" in both
+
+
+def test_steps_are_counted_with_the_part_of_the_one_that_a_run_is_at():
+    steps = [(10.0, 4.0), (14.0, 4.0), (24.0, 10.0)]
+
+    assert [table.steps_made(steps, at) for at in (9.0, 10.0, 12.0, 19.0, 24.0, 99.0)] == [
+        0,
+        1,
+        1.5,
+        2.5,
+        3,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "began", "clock", "after"),
+    [
+        ("Europe/Berlin", "2026-03-28T23:59:50+00:00", (1, 0, 5), 15),
+        ("Europe/Berlin", "2026-03-29T00:59:30+00:00", (3, 0, 30), 60),  # summer time begins
+        ("Europe/Berlin", "2026-10-25T00:59:30+00:00", (2, 0, 30), 60),  # and ends
+        ("America/New_York", "2026-03-01T04:59:50+00:00", (0, 0, 20), 30),  # midnight
+        ("Asia/Kolkata", "2026-03-01T10:00:00+00:00", (15, 29, 56), -4),
+    ],
+)
+def test_the_clock_of_a_log_is_read_across_midnight_and_summer_time(zone, began, clock, after, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert moments.seconds_after(clock, datetime.fromisoformat(began).timestamp()) == after
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_step_ends_once_though_two_components_tell_of_it(tmp_path):
@@ -308,6 +460,7 @@ def submitted(place, monkeypatch):
     monkeypatch.setattr(jobs, "follow", lambda *_: "CANCELLED")
     monkeypatch.setattr(jobs, "cancel", lambda job: cancelled.append(job.job_id))
     monkeypatch.setattr(moments, "steps_ended", lambda run_dir: steps.get(run_dir.name, []))
+    monkeypatch.setattr(time, "time", lambda: 100.0)
     return SimpleNamespace(steps=steps, over=over, cancelled=cancelled)
 
 
@@ -316,9 +469,9 @@ def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeyp
 
     def pause(_self, _seconds):
         asked.append(1)
-        submitted.steps["pace-plugin"] = [(0.0, 1.0)] * stages.SETTLED
+        submitted.steps["pace-plugin"] = [(99.0, 1.0)] * stages.SETTLED
         if len(asked) == 3:
-            submitted.steps["pace-by-hand"] = [(0.0, 1.0)] * stages.SETTLED
+            submitted.steps["pace-by-hand"] = [(99.0, 1.0)] * stages.SETTLED
 
     monkeypatch.setattr(Place, "pause", pause)
 
@@ -329,6 +482,18 @@ def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeyp
     assert {part: len(told["steps_ended"]) for part, told in found.items()} == dict.fromkeys(
         stages.PARTS, stages.SETTLED
     )
+
+
+def test_a_pair_of_which_one_stands_still_is_no_comparison(place, submitted):
+    submitted.steps |= {
+        "pace-plugin": [(-100.0, 1.0)] * stages.SETTLED,
+        "pace-by-hand": [(99.0, 1.0)] * stages.SETTLED,
+    }
+
+    with pytest.raises(StageError, match="pace-plugin has made no step for 200 s"):
+        stages.pair("pace")(dataclasses.replace(place, pace_seconds=0.0))
+
+    assert submitted.cancelled == ["1", "2"]
 
 
 def test_a_pair_of_which_one_ends_is_no_comparison_and_leaves_no_job(place, submitted):
