@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,9 @@ def test_what_cannot_be_made_is_said_and_leaves_nothing(tiny, tmp_path, capsys, 
     assert not [*tmp_path.glob("place/*"), *tmp_path.glob("place/.*")]
 
 
-@pytest.mark.parametrize("options", [["--sft-rows", "0"], ["--reversed-share", "1.5"], ["--seed", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--sft-rows", "0"], ["--reversed-share", "1.5"], ["--seed", "x"], ["--seed", "-1"]]
+)
 def test_a_number_that_makes_no_sense_is_refused(tiny, tmp_path, capsys, options):
     with pytest.raises(SystemExit, match="2"):
         tiny.main([str(tmp_path / "tiny"), *options])
@@ -165,6 +169,27 @@ def test_a_folder_that_cannot_be_written_is_said(tiny, tmp_path, capsys):
 
     assert tiny.main([str(tmp_path / "file" / "tiny"), "--data-only", *FEW]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    assert tiny.main([".", "--data-only", *FEW]) == 1
+    assert "the one that you are in" in capsys.readouterr().err
+
+
+def test_a_kill_leaves_nothing_unfinished(tmp_path):
+    place = tmp_path / "place"
+    program = [sys.executable, EXAMPLE / "make_tiny.py", place / "tiny", "--data-only"]
+    process = subprocess.Popen([*program, "--sft-rows", "1000000"], stdout=subprocess.DEVNULL)
+    while not list(place.glob("*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+    process.terminate()
+
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert list(place.glob("*")) == []
 
 
 def test_without_torch_the_way_out_is_named(tmp_path):

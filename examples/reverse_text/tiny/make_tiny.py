@@ -20,6 +20,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import zlib
 from dataclasses import dataclass
@@ -157,8 +158,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TinyError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 1
-    sys.stdout.write("".join(f"{path}\n" for path in made))
+    try:
+        sys.stdout.write("".join(f"{path}\n" for path in made))
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"error: all is made, and its folders cannot be printed: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to fail at the exit
+        return 1
     return 0
+
+
+def stop(number: int, _frame: object) -> None:
+    """End in order for a signal that ends this process."""
+    sys.exit(128 + number)
 
 
 def make(folder: Path, data: Data, sizes: Sizes | None) -> tuple[Path, ...]:
@@ -188,20 +200,24 @@ def make(folder: Path, data: Data, sizes: Sizes | None) -> tuple[Path, ...]:
         unfinished.replace(place)
     except OSError as error:
         raise TinyError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            "name another folder, or free some space",
+            f"{folder} cannot be made: {error.strerror or error}",
+            "name a folder that is not there yet, in one that can be written and has some space",
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return tuple(sorted(folder.iterdir()))
+    return tuple(sorted(folder / path.name for path in place.iterdir()))
 
 
 def check_free(folder: Path) -> None:
     """Refuse a folder that holds something.
 
     Raises:
-        TinyError: It does, or is no folder.
+        TinyError: It does, or is no folder, or is the one that this process is in.
     """
+    if folder.resolve() == Path.cwd():
+        raise TinyError(
+            "the folder to make is the one that you are in, which would be replaced", "name one within"
+        )
     try:
         taken = folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
     except OSError as error:
@@ -389,7 +405,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("folder", metavar="DIR", type=Path, help="the folder to make")
     found.add_argument("--data-only", action="store_true", help="make no model, which needs torch")
-    found.add_argument("--seed", type=int, default=data.seed, metavar="N", help="what all is drawn from")
+    found.add_argument("--seed", type=natural, default=data.seed, metavar="N", help="what all is drawn from")
     found.add_argument(
         "--reversed-share",
         type=share,
@@ -425,6 +441,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def natural(text: str) -> int:
+    """Read a number of at least 0: of a number below, Python's generator drops the sign."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return number
 
 
@@ -479,4 +503,6 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
 
 
 if __name__ == "__main__":
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, stop)  # so that what is unfinished is removed
     sys.exit(main())
