@@ -123,7 +123,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """
     failed = [row["error"] for row in rows if row.get("error")]
     if failed:
-        raise StageError(f"{len(failed)} of {len(rows)} answers failed, the first with {failed[0]}")
+        first = failed[0].get("error_chain_str", failed[0]) if isinstance(failed[0], dict) else failed[0]
+        raise StageError(f"{len(failed)} of {len(rows)} answers failed, the first with {first}")
     if not all(isinstance(row.get("reward"), int | float) and math.isfinite(row["reward"]) for row in rows):
         raise StageError("vf-eval saved a reward that is no number")
     by_string: dict[Any, list[float]] = {}
