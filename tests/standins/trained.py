@@ -14,7 +14,7 @@ from medarc_plugin import runs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence" / "2026-11-22"
 START = 1_795_000_000.0
 """When the made-up runs began, in seconds of the epoch."""
 
