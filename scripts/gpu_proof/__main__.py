@@ -36,6 +36,8 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             return prove(arguments, stack)
+    except KeyboardInterrupt:  # before there was anything to end in order
+        return INTERRUPTED
     except (StageError, MedarcError) as error:
         print(f"error: {error}\nhint: {getattr(error, 'hint', None) or 'see scripts/prove --help'}")
     except OSError as error:
@@ -58,7 +60,8 @@ def prove(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         stack.callback(sandbox.down)
     sandbox.up()
     stack.callback(stages.cancel_all)
-    stages.begin(place)
+    with contextlib.suppress(OutOfTimeError):  # of each stage it is said below
+        stages.begin(place)
     drive(place, chosen)
     if place.stopped.is_set():
         return INTERRUPTED

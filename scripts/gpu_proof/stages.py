@@ -271,11 +271,10 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
         python_path = {"PYTHONPATH": str(HARNESS)}
         arguments: list[str | Path] = ["@", paced_config(place), "--single-gpu", "--hf-hub-offline"]
         arguments += ["--env", f"PYTHONPATH={HARNESS}"]
-        ours = jobs.submit(place, name, "rl", arguments, our_name, environment=python_path)
-        wait_for_launch(place, ours)
-        theirs = submit_by_hand(place, their_name, like=our_name, variables=python_path)
-        both = (ours, theirs)
+        both = [jobs.submit(place, name, "rl", arguments, our_name, environment=python_path)]
         try:
+            wait_for_launch(place, both[0])
+            both.append(submit_by_hand(place, their_name, like=our_name, variables=python_path))
             work_for(place, both, place.pace_seconds)
             refuse_standstill(both)
         finally:
@@ -283,6 +282,7 @@ def pair(name: str) -> Callable[[Place], dict[str, Any]]:
                 jobs.cancel(job)
         for job in both:
             jobs.follow(place, job)
+        ours, theirs = both
         found = {PARTS[0]: told(place, ours), PARTS[1]: told_by_hand(place, theirs)}
         for part, job in zip(PARTS, both, strict=True):
             found[part]["steps_ended"] = moments.steps_ended(job.run_dir)

@@ -484,6 +484,18 @@ def test_a_pair_works_together_for_a_time_and_is_ended(place, submitted, monkeyp
     )
 
 
+def test_a_pair_of_which_one_cannot_be_submitted_leaves_the_other_no_gpu(place, submitted, monkeypatch):
+    def refused(*_arguments, **_how):
+        raise StageError("sbatch failed")
+
+    monkeypatch.setattr(stages, "submit_by_hand", refused)
+
+    with pytest.raises(StageError, match="sbatch failed"):
+        stages.pair("pace")(place)
+
+    assert submitted.cancelled == ["1"]
+
+
 def test_a_pair_of_which_one_stands_still_is_no_comparison(place, submitted):
     submitted.steps |= {
         "pace-plugin": [(-100.0, 1.0)] * stages.SETTLED,
