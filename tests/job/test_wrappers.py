@@ -52,6 +52,24 @@ def test_a_router_that_knows_no_such_option_is_started_as_it_is(route: Any) -> N
     assert route("--port", "8000", options="") == ["--port", "8000"]
 
 
+@pytest.mark.network
+def test_the_real_router_has_that_option() -> None:
+    command = [
+        "uv",
+        "run",
+        "--quiet",
+        "--no-project",
+        "--with",
+        "vllm-router==0.1.17",
+        "vllm-router",
+        "--help",
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert f"{INTERVAL} " in done.stdout
+
+
 def test_nothing_is_written_where_there_is_no_router(tmp_path: Path) -> None:
     variables = {"PATH": str(tmp_path)}
 
