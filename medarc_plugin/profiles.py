@@ -19,6 +19,8 @@ from medarc_plugin.options import SlurmOptions, flag, is_switch, knobs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pydantic_core import ErrorDetails
+
 COMMAND_LINE = "command line"
 TABLE = "[slurm]"
 BUILT_IN = "built-in"
@@ -177,7 +179,7 @@ def settle(layers: Sequence[Layer]) -> Settled:
         The options and their sources. `sbatch_arg` is gathered from all layers, key by key.
 
     Raises:
-        OptionError: A value cannot be used; names the option and the place.
+        UsageError: Values cannot be used; names each option and its place.
     """
     values: dict[str, Any] = {}
     sources = dict.fromkeys(knobs(), BUILT_IN)
@@ -235,8 +237,18 @@ def _gather_sbatch_args(
 
 
 def _explain(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
-    """Turn pydantic's first finding into an error in the user's words."""
-    finding = error.errors(include_url=False)[0]
+    """Turn what pydantic found into one error in the user's words."""
+    # Of a value that may be of several types each type has a finding.
+    findings = {finding["loc"][:1]: finding for finding in reversed(error.errors(include_url=False))}
+    first, *others = (_problem(finding, sources) for finding in reversed(findings.values()))
+    if not others:
+        return first
+    lines = "".join(f"\n  {problem.message}" for problem in (first, *others))
+    return UsageError(f"{len(others) + 1} options cannot be used:{lines}")
+
+
+def _problem(finding: ErrorDetails, sources: Mapping[str, str]) -> UsageError:
+    """Turn one of pydantic's findings into an error."""
     message = finding["msg"].removeprefix("Value error, ")
     if not finding["loc"]:
         return UsageError(message)

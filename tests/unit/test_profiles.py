@@ -186,6 +186,20 @@ def test_a_bad_value_is_refused_with_its_option_and_source(
         settled(line, table, environment)
 
 
+def test_bad_values_are_all_named_with_where_each_stands() -> None:
+    with pytest.raises(UsageError) as caught:
+        settled({"mem": "3q"}, {"time": "soon", "signal_time": "x"}, {})
+
+    first, *named = caught.value.message.splitlines()
+    assert first == "3 options cannot be used:"
+    assert [line.split()[0] for line in sorted(named)] == ["--mem:", "--signal-time:", "--time:"]
+    assert [line.rpartition(" (from ")[2] for line in sorted(named)] == [
+        "command line)",
+        "[slurm])",
+        "[slurm])",
+    ]
+
+
 def test_a_bad_value_of_a_plain_type_is_shown() -> None:
     with pytest.raises(OptionError, match=r"--cpus-per-gpu: input should be .* \(got 'x'\)"):
         settled({"cpus_per_gpu": "x"})
