@@ -20,13 +20,11 @@ import threading
 import time
 from pathlib import Path
 
+from medarc_plugin.host.fields import ROUTER_METRICS
 from medarc_plugin.job.ports import take
 from medarc_plugin.job.wrappers import ROUTER, prompt_router
 
 INSTALLED = "uv run --with vllm-router==0.1.17 python benchmarks/router.py"
-
-METRICS = 21000
-"""How far above the router's port prime-rl puts its metrics."""
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
@@ -45,15 +43,22 @@ class Healthy(http.server.BaseHTTPRequestHandler):
 
 def found_after(variables: dict[str, str], late: float) -> float:
     """Seconds from a server's first answer to the router's; the server begins `late` seconds after it."""
-    lease = take(8, (METRICS,))
+    lease = take(8, (ROUTER_METRICS,))
     port, behind = lease.first + 1, lease.first + 2
     command = [
-        *(ROUTER, "--policy", "consistent_hash", "--host", "127.0.0.1", "--port", str(port)),
+        *(
+            shutil.which(ROUTER, path=variables["PATH"]) or ROUTER,
+            "--policy",
+            "consistent_hash",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ),
         *("--worker-urls", f"http://127.0.0.1:{behind}", "--intra-node-data-parallel-size", "1"),
         *("--request-id-headers", "x-session-id", "--worker-startup-timeout-secs", "4200"),
-        *("--prometheus-port", str(port + METRICS)),
+        *("--prometheus-port", str(port + ROUTER_METRICS)),
     ]
-    command[0] = shutil.which(ROUTER, path=variables["PATH"]) or ROUTER
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, env=variables, stdout=quiet, stderr=quiet) as router:
         try:

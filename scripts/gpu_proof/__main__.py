@@ -14,7 +14,6 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpu_proof import stages, table
 from gpu_proof.place import CHECKOUT, OutOfTimeError, Place, StageError, alone, read_json, write_json
@@ -22,9 +21,6 @@ from medarc_plugin.cli.entrypoints import point_at_sandbox
 from medarc_plugin.errors import MedarcError
 from medarc_plugin.host import locate
 from medarc_plugin.sandbox import Sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SAMPLE_SECONDS = 2.0
 INTERRUPTED = 130
@@ -225,19 +221,22 @@ def choose(place: Place) -> list[stages.Stage]:
 
 def drive(place: Place, chosen: list[stages.Stage]) -> None:
     """Begin each stage when what it needs is there, and wait for all of them."""
-    waiting = [stage for stage in chosen if place.found(stage.name) is None]
+    done = {stage.name for stage in stages.STAGES if place.found(stage.name) is not None}
+    waiting = [stage for stage in chosen if stage.name not in done]
     working: dict[str, threading.Thread] = {}
     while waiting or working:
         for name in [name for name, thread in working.items() if not thread.is_alive()]:
             working.pop(name)
+            if place.found(name) is not None:
+                done.add(name)
         free = place.gpus - sum(stage.gpus for stage in stages.STAGES if stage.name in working)
         for stage in list(waiting):
-            why_not = _why_not(stage, place, waiting, working)
+            why_not = _why_not(stage, place, done.union(working, (other.name for other in waiting)))
             if why_not is not None:
                 waiting.remove(stage)
                 stages.drop(place, stage)
                 say(f"{stage.name}: not begun, {why_not}")
-            elif _may_begin(stage, place, free):
+            elif done.issuperset(stage.after) and stage.gpus <= free:
                 waiting.remove(stage)
                 free -= stage.gpus
                 working[stage.name] = threading.Thread(target=perform, args=(place, stage), daemon=True)
@@ -245,24 +244,20 @@ def drive(place: Place, chosen: list[stages.Stage]) -> None:
         time.sleep(0.2)
 
 
-def _why_not(
-    stage: stages.Stage, place: Place, waiting: list[stages.Stage], working: Mapping[str, object]
-) -> str | None:
-    """Why a stage will not be begun; `None` while it may."""
+def _why_not(stage: stages.Stage, place: Place, coming: set[str]) -> str | None:
+    """Why a stage will not be begun; `None` while it may.
+
+    Args:
+        stage: The stage.
+        place: The proof.
+        coming: Stages that are done, or may still be.
+    """
     if place.stopped.is_set():
         return "stopped"
     left, needed = place.seconds_left(), stage.seconds_in(place)
     if needed > left:
         return f"it takes some {needed:.0f} s, and {max(left, 0):.0f} s of the budget are left"
-    names = {other.name for other in waiting} | set(working)
-    if not all(place.found(name) is not None or name in names for name in stage.after):
-        return "what it needs was not done"
-    return None
-
-
-def _may_begin(stage: stages.Stage, place: Place, free: int) -> bool:
-    done = all(place.found(name) is not None for name in stage.after)
-    return done and stage.gpus <= free
+    return None if coming.issuperset(stage.after) else "what it needs was not done"
 
 
 def perform(place: Place, stage: stages.Stage) -> None:

@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpu_proof.place import CHECKOUT, Place, StageError, call, json_lines, program, read_json
+from gpu_proof.place import CHECKOUT, Place, StageError, call, program, read_json
 from medarc_plugin import rundir
 from medarc_plugin.backends.planning import run_files
 from medarc_plugin.process import run
+from medarc_plugin.runs import read_rows
 from medarc_plugin.slurm import gateway
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ def checks(run_dir: Path) -> list[str]:
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run's attempts."""
-    file = run_dir / "configs" / "launch" / "attempts.jsonl"
-    return list(json_lines(file))
+    return read_rows(run_dir / "configs" / "launch" / "attempts.jsonl")
 
 
 def state(run_dir: Path) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import argparse
 import gzip
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from medarc_plugin.runs import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ANSWERED = ("example_id", "answer", "reward")
 """What is kept of a row of vf-eval, beside the text and what was said to it."""
@@ -61,17 +63,14 @@ def keep(work: Path, folder: Path, paths: Sequence[tuple[str, str]] = ()) -> Non
             compress(folder / f"{run.name}.{name}.gz", text)
     for evaluation in sorted(work.glob("evals/*")):
         rows = [
-            shortened(line)
-            for file in sorted(evaluation.rglob("results.jsonl"))
-            for line in file.read_text(encoding="utf-8").splitlines()
+            shortened(row) for file in sorted(evaluation.rglob("results.jsonl")) for row in read_rows(file)
         ]
         if rows:
             compress(folder / f"{evaluation.name}.answers.jsonl.gz", written("".join(rows)))
 
 
-def shortened(line: str) -> str:
+def shortened(row: Mapping[str, Any]) -> str:
     """What is kept of one of vf-eval's answers."""
-    row = json.loads(line)
     text, said = (row[part][-1]["content"] for part in ("prompt", "completion"))
     return json.dumps({"text": text, "said": said, **{key: row[key] for key in ANSWERED}}) + "\n"
 

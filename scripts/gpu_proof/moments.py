@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from gpu_proof.place import json_lines
+from medarc_plugin.runs import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def logs_of(run_dir: Path, attempt: int = 1, launcher: Path | None = None) -> di
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of prime-rl's metrics file."""
-    return list(json_lines(run_dir / "metrics.jsonl"))
+    return read_rows(run_dir / "metrics.jsonl")
 
 
 def trainer_rows(run_dir: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gpu_proof.jobs import Job
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 300.0
 
@@ -47,6 +49,7 @@ class Place:
         ends: When the budget is used up, on the monotonic clock.
         chosen: Names of the stages that are asked for; none of them named is all of them.
         pace_seconds: How long two runs are at work, past their first steps, while their pace is compared.
+        submitted: Jobs that are in the queue already, by the stage that is to follow them.
         dropped: Stages that were asked for, and will not be begun.
         stopped: Set when the proof is to end early.
     """
@@ -58,6 +61,7 @@ class Place:
     ends: float
     chosen: tuple[str, ...] = ()
     pace_seconds: float = 900.0
+    submitted: dict[str, Job] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -81,7 +85,7 @@ class Place:
 
     def result(self, stage: str) -> Path:
         """What a stage found; only a stage that came to its end has one."""
-        return self.work / "results" / f"{stage}.json"
+        return result_in(self.work, stage)
 
     def asks_for(self, stage: str) -> bool:
         """Whether a stage is asked for, and may still be begun."""
@@ -89,9 +93,7 @@ class Place:
 
     def found(self, stage: str) -> dict[str, Any] | None:
         """What a stage found; `None` when it did not come to its end, or that was not written whole."""
-        document = read_json(self.result(stage))
-        found = document.get("found") if isinstance(document, dict) else None
-        return found if isinstance(found, dict) else None
+        return found_in(self.work, stage)
 
     def seconds_left(self) -> float:
         """What is left of the budget."""
@@ -107,6 +109,18 @@ class Place:
             raise OutOfTimeError("stopped")
         if self.seconds_left() <= 0:
             raise OutOfTimeError("the time budget was used up")
+
+
+def result_in(work: Path, stage: str) -> Path:
+    """Where a stage writes down what it found, below a proof's folder or what was kept of it."""
+    return work / "results" / f"{stage}.json"
+
+
+def found_in(work: Path, stage: str) -> dict[str, Any] | None:
+    """What a stage found; `None` when it did not come to its end, or that was not written whole."""
+    document = read_json(result_in(work, stage))
+    found = document.get("found") if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def program(name: str, place: Place) -> Path:
@@ -220,16 +234,3 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a file that has one in each line; none of a file that is not there.
-
-    A line that is not whole is left out: the last one of a run that was killed.
-    """
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    for line in text.splitlines():
-        with suppress(ValueError):
-            document = json.loads(line)
-            if isinstance(document, dict):
-                yield document

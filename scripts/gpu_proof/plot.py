@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import stages
-from gpu_proof.place import read_json
+from gpu_proof.place import found_in
 from gpu_proof.table import common, pair_of, paired
 
 if TYPE_CHECKING:
@@ -36,18 +36,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the pictures go to")
     arguments = parser.parse_args()
     work, folder = arguments.work, arguments.folder
-    found = {stage.name: load(work, stage.name) for stage in stages.STAGES}
+    found = {stage.name: found_in(work, stage.name) or {} for stage in stages.STAGES}
     folder.mkdir(parents=True, exist_ok=True)
     if any(found[name].get("rewards") for name in SHOWN):
         draw_rewards(found, folder / "reward.png")
     pairs = [name for name in stages.PACES if common(pair_of(paired(found), name))]
     if pairs:
         draw_pace(paired(found), pairs, folder / "pace.png")
-
-
-def load(work: Path, stage: str) -> dict[str, Any]:
-    """What a stage found; empty when it was not seen."""
-    return (read_json(work / "results" / f"{stage}.json") or {}).get("found") or {}
 
 
 def draw_rewards(found: dict[str, dict[str, Any]], picture: Path) -> None:

@@ -14,7 +14,8 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments
-from gpu_proof.place import Place, StageError, call, json_lines, program
+from gpu_proof.place import Place, StageError, call, program
+from medarc_plugin.runs import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ def ask(place: Place, stage: str, model: Path, port: int, strings: int, answers:
         ],
         environment={"NO_KEY": "none"},
     )
-    return summary([row for file in into.rglob("results.jsonl") for row in json_lines(file)])
+    return summary([row for file in into.rglob("results.jsonl") for row in read_rows(file)])
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_proof import jobs, moments, rewards
-from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json, write_json
+from gpu_proof.place import CHECKOUT, Place, StageError, call, read_json
 from medarc_plugin.errors import MedarcError
 from medarc_plugin.job.ports import Lease, rewritten
 from medarc_plugin.process import run
@@ -67,7 +67,6 @@ class Stage:
         after: Stages that must be done before.
         gpus: GPUs that it takes.
         seconds: How long it takes about; it is not begun with less of the budget left.
-        paced: Whether it takes `Place.pace_seconds` beside.
     """
 
     name: str
@@ -76,11 +75,10 @@ class Stage:
     after: tuple[str, ...] = ()
     gpus: int = 0
     seconds: int = 60
-    paced: bool = False
 
     def seconds_in(self, place: Place) -> float:
-        """How much of the budget it needs."""
-        return self.seconds + (place.pace_seconds if self.paced else 0.0)
+        """How much of the budget it needs; a comparison of the pace takes its time beside."""
+        return self.seconds + (place.pace_seconds if self.name in PACES else 0.0)
 
 
 def make_tiny(place: Place) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def train_sft(place: Place) -> dict[str, Any]:
     arguments: list[str | Path] = ["@", jobs.example("sft.toml"), "--gpus", "1", "--hf-hub-offline"]
     job = jobs.submit(place, SFT, "sft", arguments, SFT)
     if place.asks_for(ONE):
-        submit_rl_one(place, job)
+        place.submitted[ONE] = submit_rl_one(place, job)
     jobs.follow_to_success(place, job)
     return told(place, job) | {"weights": str(weights(job.run_dir))}
 
@@ -110,33 +108,15 @@ def rl_arguments(*shape: str) -> list[str | Path]:
     return ["@", jobs.example("rl.toml"), *shape, "--hf-hub-offline"]
 
 
-def submit_rl_one(place: Place, sft: jobs.Job | None) -> jobs.Job:
+def submit_rl_one(place: Place, sft: jobs.Job | None = None) -> jobs.Job:
     """Submit RL on one GPU; behind an SFT that is queued, SLURM starts it when that has ended well."""
     after = () if sft is None else ("--dependency", f"afterok:{sft.job_id}")
-    job = jobs.submit(place, ONE, "rl", rl_arguments("--single-gpu", *after), ONE)
-    write_json(_one_file(place), {"job_id": job.job_id})
-    return job
-
-
-def _one_file(place: Place) -> Path:
-    return place.work / f"{ONE}.json"
-
-
-def waiting_rl_one(place: Place) -> jobs.Job | None:
-    """The job that this proof has submitted behind SFT, if there is one."""
-    submitted = read_json(_one_file(place))
-    return jobs.Job(submitted["job_id"], place.run_dir(ONE)) if isinstance(submitted, dict) else None
-
-
-def forget_rl_one(place: Place) -> None:
-    """Remove the note of that job."""
-    _one_file(place).unlink(missing_ok=True)
+    return jobs.submit(place, ONE, "rl", rl_arguments("--single-gpu", *after), ONE)
 
 
 def rl_one(place: Place) -> dict[str, Any]:
     """RL with trainer and vLLM on one GPU, nothing compiled before."""
-    job = waiting_rl_one(place) or submit_rl_one(place, None)
-    forget_rl_one(place)
+    job = place.submitted.pop(ONE, None) or submit_rl_one(place)
     jobs.follow_to_success(place, job)
     return told(place, job)
 
@@ -356,7 +336,7 @@ def told_by_hand(place: Place, job: jobs.Job) -> dict[str, Any]:
     return {
         "job": job.job_id,
         "step_seconds": moments.step_seconds(job.run_dir),
-        "timeline": hand_timeline(place, job, job.run_dir.name),
+        "timeline": hand_timeline(place, job),
         "rewards": moments.rewards(job.run_dir),
     }
 
@@ -388,9 +368,9 @@ def complaints(place: Place, job: jobs.Job) -> list[str]:
     ]
 
 
-def hand_timeline(place: Place, job: jobs.Job, name: str) -> dict[str, float | None]:
+def hand_timeline(place: Place, job: jobs.Job) -> dict[str, float | None]:
     """Moments of a run that was started by hand."""
-    logs = moments.logs_of(job.run_dir, launcher=place.work / "by-hand" / f"{name}.log")
+    logs = moments.logs_of(job.run_dir, launcher=place.work / "by-hand" / f"{job.run_dir.name}.log")
     return moments.timeline(logs, jobs.started_at(job))
 
 
@@ -494,15 +474,7 @@ STAGES = (
     Stage("eval-base", "reward before training", evaluation("base", base_model), ("tiny",), 1, 120),
     Stage(REQUEUED, "RL with a requeue and a killed trainer", rl_requeued, (SFT,), gpus=1, seconds=700),
     Stage(TWO, "RL on two GPUs", rl_two, (SFT,), gpus=2, seconds=300),
-    Stage(
-        PACES[0],
-        "the plugin's rl and prime-rl's own, side by side",
-        pair(PACES[0]),
-        (SFT,),
-        2,
-        200,
-        paced=True,
-    ),
+    Stage(PACES[0], "the plugin's rl and prime-rl's own, side by side", pair(PACES[0]), (SFT,), 2, 200),
     Stage(f"eval-{ONE}", "reward after RL", evaluation(ONE, weights_of(ONE)), (ONE,), 1, 120),
     Stage("eval-sft", "reward after SFT", evaluation("sft", weights_of(SFT)), (SFT,), 1, 120),
     Stage(f"eval-{TWO}", "reward after RL on two GPUs", evaluation(TWO, weights_of(TWO)), (TWO,), 1, 120),
@@ -516,7 +488,7 @@ STAGES = (
         gpus=1,
         seconds=120,
     ),
-    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), 2, 200, paced=True),
+    Stage(PACES[1], "the same pair once more", pair(PACES[1]), (SFT,), 2, 200),
     Stage(REHEARSAL, "a rehearsal finds that the run would start", rehearsal, (SFT,), gpus=1, seconds=60),
     Stage("fixed-ports", "two of prime-rl's own at once", fixed_ports, (ONE,), gpus=2, seconds=60),
 )
@@ -528,17 +500,15 @@ def begin(place: Place) -> None:
     cancel_all()
     while call(place, "begin", ["squeue", "--noheader", "--format=%A"]).strip():
         place.pause()
-    forget_rl_one(place)
 
 
 def drop(place: Place, stage: Stage) -> None:
     """Remember that a stage will not be begun, and end what was submitted for it."""
     place.dropped.add(stage.name)
-    job = waiting_rl_one(place) if stage.name == ONE else None
+    job = place.submitted.pop(stage.name, None)
     if job is not None:
         with contextlib.suppress(MedarcError):
             jobs.cancel(job)
-        forget_rl_one(place)
 
 
 def cancel_all() -> None:

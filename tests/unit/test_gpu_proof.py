@@ -8,7 +8,6 @@ import threading
 import time
 import tomllib
 from datetime import datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +15,8 @@ from gpu_proof import __main__ as proof
 from gpu_proof import jobs, keep, moments, rewards, stages, table
 from gpu_proof.place import OutOfTimeError, Place, StageError, alone, call
 from gpu_proof.stages import Stage
+
+from medarc_plugin.sandbox.processes import is_alive, wait_until
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_what_cannot_be_written_down_is_not_done(drive, place, capsys):
 
 
 def test_a_stage_that_is_not_begun_takes_its_waiting_job_with_it(place, submitted, capsys):
-    stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
+    place.submitted["rl-one"] = stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
     short = dataclasses.replace(place, ends=time.monotonic() + 100, chosen=("rl-one",))
 
     proof.drive(short, proof.choose(short))
@@ -139,13 +140,13 @@ def test_a_stage_that_is_not_begun_takes_its_waiting_job_with_it(place, submitte
 def test_the_rl_that_slurm_starts_behind_sft_is_the_one_that_is_followed(place, submitted, monkeypatch):
     followed = []
     monkeypatch.setattr(jobs, "follow_to_success", lambda _place, job: followed.append(job.run_dir.name))
-    stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
+    place.submitted["rl-one"] = stages.submit_rl_one(place, jobs.Job("1", place.run_dir("tiny-sft")))
     monkeypatch.setattr(jobs, "submit", None)
 
     stages.rl_one(place)
 
     assert followed == ["rl-one"]
-    assert stages.waiting_rl_one(place) is None
+    assert "rl-one" not in place.submitted
 
 
 def test_a_folder_belongs_to_one_proof_at_a_time(tmp_path):
@@ -174,7 +175,10 @@ def test_a_time_is_a_number_of_seconds(typed, option, monkeypatch, capsys):
 def test_a_command_ends_with_the_proof_and_all_that_it_has_started(place, tmp_path):
     started = tmp_path / "started"
     waiter = threading.Thread(
-        target=lambda: (wait_for(lambda: started.exists() and started.read_text()), place.stopped.set()),
+        target=lambda: (
+            wait_until(lambda: started.exists() and started.read_text(), 30),
+            place.stopped.set(),
+        ),
         daemon=True,
     )
     waiter.start()
@@ -183,19 +187,7 @@ def test_a_command_ends_with_the_proof_and_all_that_it_has_started(place, tmp_pa
         call(place, "sft", ["/bin/sh", "-c", f"/bin/sleep 1000 & echo $! > {started}; wait"])
 
     child = int(started.read_text())
-    wait_for(lambda: not alive(child))
-
-
-def wait_for(is_so):
-    while not is_so():
-        time.sleep(0.01)
-
-
-def alive(process):
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert wait_until(lambda: not is_alive(child), 30)
 
 
 def test_nothing_is_begun_that_the_budget_cannot_hold(drive, tmp_path):

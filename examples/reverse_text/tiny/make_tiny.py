@@ -438,17 +438,19 @@ def parser() -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """Read a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    return at_least(1, text)
 
 
 def natural(text: str) -> int:
     """Read a number of at least 0: of a number below, Python's generator drops the sign."""
+    return at_least(0, text)
+
+
+def at_least(least: int, text: str) -> int:
+    """Read a number that is not below another one."""
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
     return number
 
 
