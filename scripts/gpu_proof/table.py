@@ -33,6 +33,11 @@ RUNS = {
 """By what had been compiled before."""
 
 
+GIB = 2**30
+
+PLANNED = {"trainer": "trainer_bytes", "vLLM at least": "inference_bytes", "what is beside both": "reserve_bytes"}
+"""Parts of the plan of a GPU's memory, in bytes."""
+
 BLOCK_SECONDS = 30.0
 """What is one observation of the pace: about a dozen steps of each run."""
 
@@ -85,7 +90,7 @@ def starts(found: dict[str, Any]) -> str:
     for moment in MOMENTS:
         cells = [_seconds(found[name]["timeline"].get(moment.name)) for name in names]
         lines.append(f"| {moment.name} | {' | '.join(cells)} |")
-    for key in ("eval-base", f"eval-{stages.ONE}"):
+    for key in (f"eval-{name}" for name in EVALUATED):
         if (found.get(key) or {}).get("healthy"):
             lines.append(f"\n`inference` of {key} was healthy after {found[key]['healthy']} s")
     return "\n".join([*lines, ""])
@@ -175,7 +180,18 @@ def memory(found: dict[str, Any]) -> str:
     """Memory of the GPUs, planned and used."""
     told = [(name, found[name]) for name in (stages.ONE, "pace-plugin", stages.TWO) if found.get(name)]
     lines = ["## Memory", ""]
-    lines += [f"- {name}: {it['memory']}, trainer {it['trainer_peak_memory_gib']} GiB" for name, it in told]
+    for name, it in told:
+        share, planned, used = (it["memory"].get(key) for key in ("share", "planned", "most_used_mib"))
+        words = [f"vLLM's share {share}"] if share else []
+        words += [
+            f"planned for {what} {planned[key] / GIB:.2f} GiB"
+            for what, key in PLANNED.items()
+            if (planned or {}).get(key)
+        ]
+        words += [f"used at most {mib / 1024:.1f} GiB of GPU {gpu}" for gpu, mib in (used or {}).items()]
+        if it["trainer_peak_memory_gib"] is not None:
+            words.append(f"reserved by the trainer {it['trainer_peak_memory_gib']:.2f} GiB")
+        lines.append(f"- {name}: {', '.join(words)}")
     return "\n".join([*lines, ""])
 
 

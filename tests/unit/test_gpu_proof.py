@@ -331,6 +331,27 @@ def test_the_table_compares_the_runs_while_both_were_at_work(place):
     assert "| prime-rl's own `rl`, again | 24 | 5.0 | None | None |" in both
 
 
+def test_the_table_tells_memory_as_it_was_planned_and_used(place):
+    memory = {
+        "share": 0.493,
+        "planned": {"trainer_bytes": 2**29, "inference_bytes": 2**30, "reserve_bytes": 5 * 2**29},
+        "most_used_mib": {"1": 72704},
+    }
+    runs = {"rl-one": memory, "rl-two": {"share": None, "planned": None, "most_used_mib": {}}}
+    for name, seen in runs.items():
+        found = {**run_of(4.0, 100.0), "memory": seen}
+        place.result(name).write_text(json.dumps({"seconds": 1, "found": found}))
+
+    text = table.render(place)
+
+    assert (
+        "- rl-one: vLLM's share 0.493, planned for trainer 0.50 GiB, planned for vLLM at least 1.00 GiB, "
+        "planned for what is beside both 2.50 GiB, used at most 71.0 GiB of GPU 1, "
+        "reserved by the trainer 0.30 GiB\n"
+    ) in text
+    assert "- rl-two: reserved by the trainer 0.30 GiB\n" in text
+
+
 def test_steps_are_counted_with_the_part_of_the_one_that_a_run_is_at():
     steps = [(10.0, 4.0), (14.0, 4.0), (24.0, 10.0)]
 
@@ -376,8 +397,12 @@ def test_a_step_ends_once_though_two_components_tell_of_it(tmp_path):
 
 def test_the_trainers_memory_is_the_most_that_it_had_in_a_step(tmp_path):
     rows = [
-        {"step": n, "time": 1.0, "time/step": 1.0, "time/forward_backward": 1.0, "perf/peak_memory": gib}
+        row  # prime-rl writes its times and its performance in rows of their own
         for n, gib in ((1, 0.42), (2, 0.46), (3, 0.44))
+        for row in (
+            {"step": n, "time": 1.0, "perf/mfu": 0.1, "perf/peak_memory": gib},
+            {"step": n, "time": 1.0, "time/step": 1.0, "time/forward_backward": 1.0},
+        )
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
