@@ -36,6 +36,8 @@ case " $* " in
     *" $option"*) ;;
     *) {program} --help </dev/null 2>/dev/null | grep -q -e "$option" && set -- "$@" "$option" 1 ;;
 esac
+# It tells in three lines where each request went, which would be most of vLLM's log.
+export RUST_LOG="${{RUST_LOG:-vllm_router_rs=info,vllm_router_rs::policies=warn}}"
 exec {program} "$@"
 """
 
@@ -61,9 +63,10 @@ def held_trainer(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def prompt_router(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Make an environment whose router finds vLLM within a second of its start, not within half a minute.
+    """Make an environment whose router finds vLLM within a second of its start, and says less.
 
-    A router without the option, or one that is given it already, is started as it is.
+    By itself it looks every half a minute, and logs where it sent each request. A router without the option
+    of the former, or one that is given it already, is started without it; a `RUST_LOG` that is set stays.
 
     Args:
         variables: prime-rl's environment.

@@ -35,7 +35,7 @@ RUNS = {
 
 GIB = 2**30
 
-PLANNED = {"trainer": "trainer_bytes", "vLLM at least": "inference_bytes", "what is beside both": "reserve_bytes"}
+PLANNED = {"trainer": "trainer_bytes", "vLLM at least": "inference_bytes", "beside both": "reserve_bytes"}
 """Parts of the plan of a GPU's memory, in bytes."""
 
 BLOCK_SECONDS = 30.0
@@ -184,7 +184,7 @@ def memory(found: dict[str, Any]) -> str:
         share, planned, used = (it["memory"].get(key) for key in ("share", "planned", "most_used_mib"))
         words = [f"vLLM's share {share}"] if share else []
         words += [
-            f"planned for {what} {planned[key] / GIB:.2f} GiB"
+            f"planned {what} {planned[key] / GIB:.2f} GiB"
             for what, key in PLANNED.items()
             if (planned or {}).get(key)
         ]

@@ -14,6 +14,7 @@ case "$1" in
 --help) echo "usage: vllm-router [--port PORT] {options}"; exit 0 ;;
 esac
 printf '%s ' "$@"
+printf '%s' "$RUST_LOG" >&2
 """
 INTERVAL = "--worker-startup-check-interval"
 
@@ -52,22 +53,40 @@ def test_a_router_that_knows_no_such_option_is_started_as_it_is(route: Any) -> N
     assert route("--port", "8000", options="") == ["--port", "8000"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "level"),
+    [
+        ({}, "vllm_router_rs=info,vllm_router_rs::policies=warn"),
+        ({"RUST_LOG": "debug"}, "debug"),
+    ],
+)
+def test_the_router_does_not_log_every_request_unless_it_is_asked_to(
+    tmp_path: Path, variables: dict[str, str], level: str
+) -> None:
+    (tmp_path / "vllm-router").write_text(ROUTER.format(options=""))
+    (tmp_path / "vllm-router").chmod(0o755)
+    found = prompt_router({"PATH": f"{tmp_path}:{os.defpath}", **variables}, tmp_path / "first")
+
+    command = ["/usr/bin/env", "vllm-router"]
+    done = subprocess.run(command, env=found, capture_output=True, text=True, check=True)
+
+    assert done.stderr == level
+
+
 @pytest.mark.network
-def test_the_real_router_has_that_option() -> None:
-    command = [
-        "uv",
-        "run",
-        "--quiet",
-        "--no-project",
-        "--with",
-        "vllm-router==0.1.17",
-        "vllm-router",
-        "--help",
-    ]
+def test_the_real_router_finds_vllm_at_once_and_logs_no_request() -> None:
+    checkout = Path(__file__).parents[2]
+    uv = ["uv", "run", "--quiet", "--no-project", "--with-editable", ".", "--with", "vllm-router==0.1.17"]
+    command = [*uv, "python", "benchmarks/router.py", "--late", "4"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
 
-    assert f"{INTERVAL} " in done.stdout
+    _, alone, ours, logged, less = (
+        float(cell.strip("+ sB\n")) for cell in done.stdout.splitlines()[-1].split("|")
+    )
+    assert alone > ours
+    assert logged > 0
+    assert less == 0
 
 
 def test_nothing_is_written_where_there_is_no_router(tmp_path: Path) -> None:

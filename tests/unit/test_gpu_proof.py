@@ -345,8 +345,8 @@ def test_the_table_tells_memory_as_it_was_planned_and_used(place):
     text = table.render(place)
 
     assert (
-        "- rl-one: vLLM's share 0.493, planned for trainer 0.50 GiB, planned for vLLM at least 1.00 GiB, "
-        "planned for what is beside both 2.50 GiB, used at most 71.0 GiB of GPU 1, "
+        "- rl-one: vLLM's share 0.493, planned trainer 0.50 GiB, planned vLLM at least 1.00 GiB, "
+        "planned beside both 2.50 GiB, used at most 71.0 GiB of GPU 1, "
         "reserved by the trainer 0.30 GiB\n"
     ) in text
     assert "- rl-two: reserved by the trainer 0.30 GiB\n" in text
