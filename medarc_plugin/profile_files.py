@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import project
 from medarc_plugin.errors import UsageError
 from medarc_plugin.options import is_path, knobs
-from medarc_plugin.profiles import Layer, settle
+from medarc_plugin.profiles import Layer, meant, settle, unknown_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,26 +228,14 @@ def _refuse_unknown(
     unknown = [name for name in table if name not in known]
     if not unknown:
         return
-    name, *more = unknown
-    key = table[name] if header else name
+    name = unknown[0]
+    written = {each: str(table[each]) if header else each for each in unknown}
     where = f"[{'.'.join(header)}]" if header else "the file"
-    hint = _right(name, known) or _what_is_known(known, header)
+    hint = meant(name, known) or _what_is_known(known, header)
     if not header and name in knobs():
         hint = f"options stand in [{EVERY_RUN}] or [{SECTIONS}.NAME]"
-    others = [
-        f"{table[each] if header else each}{f' ({near})' if (near := _right(each, known)) else ''}"
-        for each in more
-    ]
-    raise UsageError(
-        f"{path}{_line(text, header, str(key))}: {where} has an unknown key: {key}"
-        + (f"; and others: {', '.join(others)}" if others else ""),
-        hint=hint,
-    )
-
-
-def _right(name: str, known: Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else None
+    message = unknown_keys(where, written, known)
+    raise UsageError(f"{path}{_line(text, header, written[name])}: {message}", hint=hint)
 
 
 def _what_is_known(known: Sequence[str], header: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from medarc_plugin.errors import OptionError, UsageError
 from medarc_plugin.options import SlurmOptions, flag, is_switch, knobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -125,14 +125,31 @@ def table_layer(table: object) -> Layer:
         raise UsageError(f"[slurm] must be a table, not {table!r}")
     # prime-rl's config language writes "None" for null, in TOML and on the command line.
     values = {key.replace("-", "_"): value for key, value in table.items() if value not in (None, "None")}
-    for key in values:
-        if key not in knobs():
-            near = difflib.get_close_matches(key, knobs(), n=1)
-            raise UsageError(
-                f"[slurm] has an unknown key: {key}",
-                hint=f"did you mean {near[0]}?" if near else "`medarc_slurm options` lists all keys",
-            )
+    unknown = {name: key for key in table if (name := key.replace("-", "_")) in values.keys() - knobs()}
+    if unknown:
+        hint = meant(next(iter(unknown)), knobs()) or "`medarc_slurm options` lists all keys"
+        raise UsageError(unknown_keys("[slurm]", unknown, knobs()), hint=hint)
     return Layer(TABLE, values)
+
+
+def unknown_keys(where: str, unknown: Mapping[str, str], known: Iterable[str]) -> str:
+    """Say which keys of a table nobody knows: all of them, those after the first with what was meant.
+
+    Args:
+        where: The table.
+        unknown: The keys, and how each of them is written there.
+        known: The keys that there are.
+    """
+    known = list(known)
+    (_, first), *more = unknown.items()
+    others = [f"{written} ({near})" if (near := meant(name, known)) else written for name, written in more]
+    return f"{where} has an unknown key: {first}" + (f"; and others: {', '.join(others)}" if others else "")
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """Ask whether a known name was meant, when one is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:

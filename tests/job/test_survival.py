@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from medarc_plugin.job import failures
+from medarc_plugin.sandbox.processes import is_alive
 
 RUNNING = "JobState=RUNNING Reason=None Requeue=1 Restarts={restarts} EndTime=Unknown PreemptTime=None"
 
@@ -21,11 +22,6 @@ def long_run(run: Any) -> Any:
     """A run of nine steps with a checkpoint after every second one."""
     run.set_config(max_steps=9, ckpt={"interval": 2})
     return run
-
-
-def alive(pid: int) -> bool:
-    stat = Path("/proc", str(pid), "stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 def steps_made(run: Any) -> list[int]:
@@ -274,7 +270,7 @@ def test_a_grandchild_with_a_session_of_its_own_is_ended(run: Any, tmp_path: Pat
     finished = run.attempt(STANDIN_DETACH=str(tmp_path / "detached"))
 
     assert finished.code == 0, finished.log
-    assert not alive(int((tmp_path / "detached").read_text()))
+    assert not is_alive(int((tmp_path / "detached").read_text()))
 
 
 def test_a_killed_owner_leaves_nothing(run: Any, until: Any, tmp_path: Path) -> None:
@@ -286,7 +282,7 @@ def test_a_killed_owner_leaves_nothing(run: Any, until: Any, tmp_path: Path) -> 
 
     process.kill()
 
-    until(lambda: not alive(trainer) and not alive(detached))
+    until(lambda: not is_alive(trainer) and not is_alive(detached))
     log = run.finish(process).log
     assert "medarc | the process that owned this run was killed" in log
 
@@ -420,7 +416,7 @@ def test_vllm_is_started_first_and_alone(shared: Any, until: Any, tmp_path: Path
     assert json.loads((attempt / "rl.json").read_text())["inference"] is None
     assert "output_dir" not in json.loads((attempt / "inference.json").read_text())
     assert finished.lines("vLLM has its share of the GPU after")
-    assert not alive(server["process"])
+    assert not is_alive(server["process"])
 
 
 def test_the_trainer_alone_waits_until_vllm_has_the_gpu(
@@ -504,7 +500,7 @@ def test_a_server_that_dies_while_training_ends_the_run(
     finished = shared.finish(process)
     assert finished.code == 128 + signal.SIGKILL, finished.log
     assert "inference" in finished.lines("failed first")[0]
-    assert not alive(trainer)
+    assert not is_alive(trainer)
 
 
 def test_a_stop_while_vllm_starts_ends_it(shared: Any, until: Any, tmp_path: Path, report: Any) -> None:
@@ -516,7 +512,7 @@ def test_a_stop_while_vllm_starts_ends_it(shared: Any, until: Any, tmp_path: Pat
 
     finished = shared.finish(process)
     assert shared.attempts()[0]["reason"] == "signalled", finished.log
-    assert not alive(server)
+    assert not is_alive(server)
 
 
 # Weights
@@ -731,7 +727,7 @@ def test_a_killed_owner_leaves_nothing_that_has_lost_its_environment(
 
     process.kill()
 
-    until(lambda: not any(map(alive, pids)))
+    until(lambda: not any(map(is_alive, pids)))
     run.finish(process)
 
 

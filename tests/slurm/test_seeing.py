@@ -12,6 +12,7 @@ from standins.cluster import EXAMPLES, SCRIPTS, eventually, log_in
 
 from medarc_plugin.sandbox import Sandbox, SandboxSpec
 from medarc_plugin.sandbox.controller import client_environment
+from medarc_plugin.sandbox.processes import is_alive
 
 pytestmark = pytest.mark.slurm
 
@@ -166,8 +167,8 @@ def test_ctrl_c_ends_the_following_and_not_the_run(cluster):
 def test_a_cancelled_run_has_nothing_left_when_the_command_returns(cluster):
     submitted = paused(cluster, "x", STANDIN_DETACH=str(cluster.folder / "detached"))
     running_at(cluster, submitted, 3)
-    detached = Path("/proc", eventually(lambda: text(cluster.folder / "detached")))
-    trainer = Path("/proc", str(cluster.report()["process"]))
+    detached = int(eventually(lambda: text(cluster.folder / "detached")))
+    trainer = cluster.report()["process"]
 
     done = medarc(cluster, "cancel", submitted.job, "--yes")
 
@@ -175,17 +176,12 @@ def test_a_cancelled_run_has_nothing_left_when_the_command_returns(cluster):
         0,
         f"runs/x: job {submitted.job} is over: CANCELLED, exit code 143\n",
     )
-    assert [path for path in (detached, trainer) if is_alive(path)] == []
+    assert [pid for pid in (detached, trainer) if is_alive(pid)] == []
     assert [attempt["reason"] for attempt in submitted.attempts] == ["cancelled"]
 
 
 def text(path):
     return path.read_text() if path.exists() else ""
-
-
-def is_alive(process):
-    stat = process / "stat"
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 def test_a_signal_puts_a_run_back_into_the_queue_and_resume_waits_for_its_end(cluster):

@@ -14,6 +14,7 @@ from standins.cluster import SCRIPTS, eventually, log_in
 
 from medarc_plugin.sandbox import Sandbox, SandboxSpec
 from medarc_plugin.sandbox.controller import client_environment
+from medarc_plugin.sandbox.processes import is_alive
 
 pytestmark = pytest.mark.slurm
 
@@ -64,11 +65,6 @@ def steps_made(run):
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["step"] for line in lines if "loss/mean" in line]
-
-
-def alive(pid):
-    stat = Path("/proc", str(pid), "stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 def read(path):
@@ -185,7 +181,7 @@ def test_an_owner_that_is_killed_leaves_nothing_and_can_be_requeued(cluster, loc
     os.kill(heartbeat(submitted.run)["process"], signal.SIGKILL)
 
     wait_for_end_of(submitted.job, cluster.env)
-    eventually(lambda: not alive(trainer) and not alive(detached))
+    eventually(lambda: not is_alive(trainer) and not is_alive(detached))
     eventually(lambda: not list(local.iterdir()))
     cluster.run("scontrol", "requeue", submitted.job)
     (cluster.folder / "gate").touch()
@@ -222,7 +218,7 @@ def test_a_lost_nodes_attempt_ends_when_another_node_takes_over(slurm, cluster, 
     slurm.kill(f"slurmd-{node}")
 
     eventually((submitted.run / "configs/attempts/2/launched.json").exists, seconds=120)
-    assert not alive(trainer)
+    assert not is_alive(trainer)
     ended = wait_for_end_of(submitted.job, cluster.env, seconds=90)
     assert ended["JobState"] == "COMPLETED", submitted.log.read_text()
     ends = {a["attempt"]: a["reason"] for a in submitted.attempts}
@@ -268,7 +264,7 @@ def test_nothing_is_left_after_any_end(cluster, local, wait_for_end_of, end):
     end(cluster, submitted)
 
     wait_for_end_of(submitted.job, cluster.env, seconds=90)
-    eventually(lambda: not alive(detached))
+    eventually(lambda: not is_alive(detached))
     eventually(lambda: not list(local.iterdir()))
     for port in ports:
         socket.create_server(("", port)).close()

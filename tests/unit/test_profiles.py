@@ -131,6 +131,16 @@ def test_an_unknown_key_of_the_table_is_named_with_the_nearest() -> None:
     assert caught.value.hint == "did you mean partition?"
 
 
+def test_all_unknown_keys_of_the_table_are_named_as_they_are_written() -> None:
+    with pytest.raises(UsageError) as caught:
+        settled(table={"zzz": 1, "gpu-typ": "h200", "qos": "long", "acount": "med"})
+
+    assert str(caught.value) == (
+        "[slurm] has an unknown key: zzz; and others: gpu-typ (did you mean gpu_type?), "
+        "acount (did you mean account?)"
+    )
+
+
 def test_an_unknown_key_like_no_other_leads_to_the_list() -> None:
     with pytest.raises(UsageError) as caught:
         table_layer({"zzzzzzzz": 1})
