@@ -29,6 +29,9 @@ INSTALLED = "uv run --with vllm-router==0.1.17 python benchmarks/router.py"
 
 REQUESTS = 50
 
+LONGEST = 60.0
+"""Seconds after which a router is given up; it looks for its server every 30."""
+
 
 class Healthy(http.server.BaseHTTPRequestHandler):
     """Answers everything with 200, and says nothing about it."""
@@ -77,7 +80,7 @@ def measure(variables: dict[str, str], late: float, log: Path) -> tuple[float, f
             time.sleep(late)
             with http.server.ThreadingHTTPServer(("127.0.0.1", behind), Healthy) as server:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
-                seconds = opened_after(router, port)
+                seconds = opened_after(router, port, log)
                 before = log.stat().st_size
                 for number in range(REQUESTS):
                     ask(port, f"session-{number}")
@@ -87,17 +90,19 @@ def measure(variables: dict[str, str], late: float, log: Path) -> tuple[float, f
             router.terminate()
 
 
-def opened_after(router: subprocess.Popen[bytes], port: int) -> float:
+def opened_after(router: subprocess.Popen[bytes], port: int, log: Path) -> float:
     """Seconds until a router opens its port."""
     began = time.monotonic()
-    while router.poll() is None:
+    while router.poll() is None and time.monotonic() < began + LONGEST:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             time.sleep(0.02)
         else:
             return time.monotonic() - began
-    sys.exit(f"error: {ROUTER} ended with {router.returncode}")
+    sys.stderr.write(log.read_text(errors="replace"))
+    ended = f"ended with {router.returncode}" if router.returncode else f"was not there after {LONGEST:.0f} s"
+    sys.exit(f"error: {ROUTER} {ended}")
 
 
 def ask(port: int, session: str) -> None:
@@ -111,12 +116,20 @@ def ask(port: int, session: str) -> None:
         answer.read()
 
 
+def delay(word: str) -> float:
+    """A number of seconds that one can wait."""
+    seconds = float(word)
+    if not 0 <= seconds < 3600:  # noqa: PLR2004 - an hour; no infinity and no nan
+        raise argparse.ArgumentTypeError(f"{word} is not between 0 and an hour")
+    return seconds
+
+
 def main() -> None:
     """Print a line for each delay."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--late", type=float, nargs="+", default=[6.0, 20.0, 29.0], metavar="SECONDS")
+    parser.add_argument("--late", type=delay, nargs="+", default=[6.0, 20.0, 29.0], metavar="SECONDS")
     late = parser.parse_args().late
     variables = dict(os.environ)
     if shutil.which(ROUTER) is None:

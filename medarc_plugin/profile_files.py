@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from medarc_plugin import project
 from medarc_plugin.errors import UsageError
 from medarc_plugin.options import is_path, knobs
-from medarc_plugin.profiles import Layer, meant, settle, unknown_keys
+from medarc_plugin.profiles import Layer, meant, settle, spelled, unknown_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -201,17 +201,11 @@ def _table(
 
 def _values(table: Mapping[str, Any], path: Path, text: str, header: tuple[str, ...]) -> dict[str, Any]:
     """Take a table's values, with paths as seen from the profile's folder."""
-    spelled: dict[str, str] = {}
-    for key in table:
-        name = key.replace("-", "_")
-        if name in spelled:
-            where = f"{path}{_line(text, header, key)}: [{'.'.join(header)}]"
-            raise UsageError(f"{where} has {name} twice: {spelled[name]} and {key}", hint="keep one of them")
-        spelled[name] = key
-    _refuse_unknown(spelled, tuple(knobs()), path, text, header)
+    names = spelled(table, lambda key: f"{path}{_line(text, header, key)}: [{'.'.join(header)}]")
+    _refuse_unknown(names, tuple(knobs()), path, text, header)
     return {
         name: _seen_from(path.parent, table[key]) if is_path(name) else table[key]
-        for name, key in spelled.items()
+        for name, key in names.items()
         if table[key] != UNSET
     }
 
@@ -232,7 +226,7 @@ def _refuse_unknown(
     written = {each: str(table[each]) if header else each for each in unknown}
     where = f"[{'.'.join(header)}]" if header else "the file"
     hint = meant(name, known) or _what_is_known(known, header)
-    if not header and name in knobs():
+    if not header and any(each in knobs() for each in unknown):
         hint = f"options stand in [{EVERY_RUN}] or [{SECTIONS}.NAME]"
     message = unknown_keys(where, written, known)
     raise UsageError(f"{path}{_line(text, header, written[name])}: {message}", hint=hint)

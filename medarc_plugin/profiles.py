@@ -8,6 +8,7 @@ by value.
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from medarc_plugin.errors import OptionError, UsageError
 from medarc_plugin.options import SlurmOptions, flag, is_switch, knobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -123,17 +124,43 @@ def table_layer(table: object) -> Layer:
         return Layer(TABLE, {})
     if not isinstance(table, dict):
         raise UsageError(f"[slurm] must be a table, not {table!r}")
-    # prime-rl's config language writes "None" for null, in TOML and on the command line.
-    values = {key.replace("-", "_"): value for key, value in table.items() if value not in (None, "None")}
-    unknown = {name: key for key in table if (name := key.replace("-", "_")) in values.keys() - knobs()}
+    names = spelled(table, lambda _: "[slurm]")
+    unknown = {name: key for name, key in names.items() if name not in knobs()}
     if unknown:
         hint = meant(next(iter(unknown)), knobs()) or "`medarc_slurm options` lists all keys"
         raise UsageError(unknown_keys("[slurm]", unknown, knobs()), hint=hint)
-    return Layer(TABLE, values)
+    # prime-rl's config language writes "None" for null, in TOML and on the command line.
+    return Layer(TABLE, {name: table[key] for name, key in names.items() if table[key] not in (None, "None")})
+
+
+def spelled(table: Mapping[Any, object], where: Callable[[str], str]) -> dict[str, str]:
+    """Find how each key of a table of options is written there: `gpu_type` may be `gpu-type`.
+
+    Args:
+        table: The table, as it was read: YAML has keys that are no text.
+        where: Says where a key stands.
+
+    Returns:
+        The keys as they are written, by their names with underscores.
+
+    Raises:
+        UsageError: A key is there in both spellings, or no text.
+    """
+    found: dict[str, str] = {}
+    for key in table:
+        if not isinstance(key, str):
+            message = f"{where(str(key))} has a key that is no text: {key!r}"
+            raise UsageError(message, hint="`medarc_slurm options` lists all keys")
+        name = key.replace("-", "_")
+        if name in found:
+            message = f"{where(key)} has {name} twice: {found[name]} and {key}"
+            raise UsageError(message, hint="keep one of them")
+        found[name] = key
+    return found
 
 
 def unknown_keys(where: str, unknown: Mapping[str, str], known: Iterable[str]) -> str:
-    """Say which keys of a table nobody knows: all of them, those after the first with what was meant.
+    """Say which keys of a table nobody knows: some dozen of them, those after the first with what was meant.
 
     Args:
         where: The table.
@@ -142,8 +169,23 @@ def unknown_keys(where: str, unknown: Mapping[str, str], known: Iterable[str]) -
     """
     known = list(known)
     (_, first), *more = unknown.items()
-    others = [f"{written} ({near})" if (near := meant(name, known)) else written for name, written in more]
-    return f"{where} has an unknown key: {first}" + (f"; and others: {', '.join(others)}" if others else "")
+    others = [
+        f"{_plain(written)} ({near})" if (near := meant(name, known)) else _plain(written)
+        for name, written in more[:MOST_NAMED]
+    ]
+    if len(more) > MOST_NAMED:
+        others.append(f"and {len(more) - MOST_NAMED} more")
+    message = f"{where} has an unknown key: {_plain(first)}"
+    return f"{message}; and others: {', '.join(others)}" if others else message
+
+
+MOST_NAMED = 12
+"""Unknown keys that a message names beside the first."""
+
+
+def _plain(key: str) -> str:
+    """A key as a message shows it: quoted where it would not be seen, or taken for something else."""
+    return key if key and key.isprintable() else json.dumps(key)
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:

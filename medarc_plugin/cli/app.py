@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,16 +154,23 @@ def sandbox_up(
             gpu_type=gpu_type,
         )
     sandbox = _sandbox(directory)
-    _describe(sandbox.up(spec))
+    status = sandbox.up(spec)
+    _describe(status)
     output.say("use it with --sandbox, or in a shell:")
     _export(sandbox)
+    # It was up, or `up` would have failed: something has ended since, or could not be asked.
+    raise typer.Exit(0 if status.state == "up" else 1)
 
 
 @sandbox_app.command("down")
 def sandbox_down(directory: Directory = IN_HERE) -> None:
     """End its jobs, stop it, and remove the folder."""
-    _sandbox(directory).down()
+    sandbox = _sandbox(directory)
+    named = sandbox.environment().items() <= os.environ.items()
+    sandbox.down()
     output.say(f"{directory} is gone")
+    if named:
+        output.say("this shell still names it to SLURM's commands: unset SLURM_CONF")
 
 
 @sandbox_app.command("status")

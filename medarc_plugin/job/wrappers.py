@@ -37,7 +37,7 @@ case " $* " in
     *) {program} --help </dev/null 2>/dev/null | grep -q -e "$option" && set -- "$@" "$option" 1 ;;
 esac
 # It tells in three lines where each request went, which would be most of vLLM's log.
-export RUST_LOG="${{RUST_LOG:-vllm_router_rs=info,vllm_router_rs::policies=warn}}"
+export RUST_LOG="${{RUST_LOG-vllm_router_rs=info,vllm_router_rs::policies=warn}}"
 exec {program} "$@"
 """
 
@@ -89,6 +89,6 @@ def _with_first(variables: Mapping[str, str], folder: Path, name: str, script: s
         return dict(variables)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / name
-    file.write_text(script.format(program=shlex.quote(program)), encoding="utf-8")
+    file.write_bytes(os.fsencode(script.format(program=shlex.quote(program))))
     file.chmod(0o755)
     return {**variables, "PATH": f"{folder}{os.pathsep}{path}"}

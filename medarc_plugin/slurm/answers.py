@@ -64,6 +64,7 @@ _ID = re.compile(r"([1-9]\d{0,9})(?:;(\S+))?", re.ASCII)
 """SLURM's ids have 32 bits and begin with 1: a 0 may be the exit code that a wrapper prints last."""
 
 NOT_HERE = "was not found on this machine"
+NOT_STARTED = "was not started"
 
 _FAILED = "submission failed:"
 

@@ -25,7 +25,7 @@ from medarc_plugin.slurm.facts import (
     Settings,
     Unknown,
 )
-from medarc_plugin.slurm.gateway import HERE
+from medarc_plugin.slurm.gateway import HERE, missing_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,10 +66,8 @@ def ask(at: Cluster = HERE, *, seconds: float = SECONDS) -> ClusterFacts:
     """
     user = _user_name()
     queries = _queries(user, at)
-    conf = at.environment.get("SLURM_CONF")
-    if conf and not os.path.exists(conf):  # noqa: PTH110 - any text may stand there
-        # SLURM's commands would wait a minute for it.
-        missing = f"SLURM_CONF names {conf}, which is not there"
+    missing = missing_configuration(at.environment)
+    if missing is not None:
         return read(
             {name: Completed(argv, 1, "", missing) for name, argv in queries.items()}, user, _groups(user)
         )

@@ -94,10 +94,13 @@ class _Delivery:
         if flight.hold.count:
             raise self._not_submitted("the signal came before the script was sent")
         flight.begin()
-        mark = {SENDING: f"{flight.note.token}:{flight.note.sending}"}
+        variables = {**secrets, SENDING: f"{flight.note.token}:{flight.note.sending}"}
+        missing = gateway.missing_configuration(gateway.submission_environment(variables))
+        if missing is not None:
+            return Answer(Outcome.UNSENT, f"{answers.NOT_STARTED}: {missing}")
         done = gateway.send(
             self._script,
-            {**secrets, **mark},
+            variables,
             flight.patience.answer,
             stop=self._grace(),
             keep=flight.keep,
@@ -176,6 +179,8 @@ class _Delivery:
                 f"sbatch {answer.words}; {kept}",
                 hint="submit from a login node of the cluster, or add --sandbox to try it here",
             )
+        if answer.words.startswith(answers.NOT_STARTED):
+            return SubmissionError(f"sbatch {answer.words}; {kept}", hint=gateway.NAME_ANOTHER)
         return SubmissionError(
             f"SLURM refused the job: sbatch {answer.words}; {kept}\n{answer.said}".strip(),
             hint=gateway.hint_for(answer.said) or "mend what SLURM names, then run the same command again",

@@ -87,6 +87,25 @@ def submission_environment(
     return {name: value for name, value in base.items() if not _dropped(name)} | dict(secrets)
 
 
+NAME_ANOTHER = "`unset SLURM_CONF` if it is left of a sandbox, or let it name a file that is there"
+"""The way out where the variable names no file."""
+
+
+def missing_configuration(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Say that SLURM_CONF names a file that is not there: SLURM's commands would wait a minute for it.
+
+    Args:
+        environment: Where they would run.
+
+    Returns:
+        Words; `None` where the file is there, or none is named.
+    """
+    conf = environment.get("SLURM_CONF")
+    if not conf or os.path.exists(conf):  # noqa: PTH110 - any text may stand there
+        return None
+    return f"SLURM_CONF names {conf}, which is not there"
+
+
 def shown_command(
     argv: tuple[str, ...],
     base: Mapping[str, str] = os.environ,

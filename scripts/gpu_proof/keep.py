@@ -29,12 +29,21 @@ def main() -> None:
         "--path",
         action="append",
         default=[],
-        type=lambda word: tuple(word.split("=", 1)),
+        type=_replacement,
         metavar="OLD=NEW",
         help="a path of the machine, and what is written in its place; repeat",
     )
     arguments = parser.parse_args()
+    if not (arguments.work / "results").is_dir():
+        parser.error(f"{arguments.work} is not the folder of a proof: it has no results")
     keep(arguments.work, arguments.folder, arguments.path)
+
+
+def _replacement(word: str) -> tuple[str, str]:
+    old, equals, new = word.partition("=")
+    if not old or not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} is not OLD=NEW")
+    return old, new
 
 
 def keep(work: Path, folder: Path, paths: Sequence[tuple[str, str]] = ()) -> None:
@@ -51,16 +60,14 @@ def keep(work: Path, folder: Path, paths: Sequence[tuple[str, str]] = ()) -> Non
             text = text.replace(old, new)
         return text
 
-    for file in (work / "results.md", work / "machine.json", *work.glob("results/*.json")):
+    for file in (work / "results.md", work / "machine.json", *work.glob("results/[!.]*.json")):
         if file.exists():
             copy = folder / file.relative_to(work)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(written(file.read_text(encoding="utf-8")), encoding="utf-8")
-    for metrics in sorted(work.glob("runs/*/metrics.jsonl")):
-        run = metrics.parent
-        for file, name in ((metrics, "metrics.jsonl"), *((log, log.name) for log in run.glob("job_*.log"))):
-            text = written(file.read_text(encoding="utf-8", errors="replace"))
-            compress(folder / f"{run.name}.{name}.gz", text)
+    for file in sorted((*work.glob("runs/*/metrics.jsonl"), *work.glob("runs/*/job_*.log"))):
+        text = written(file.read_text(encoding="utf-8", errors="replace"))
+        compress(folder / f"{file.parent.name}.{file.name}.gz", text)
     for evaluation in sorted(work.glob("evals/*")):
         rows = [
             shortened(row) for file in sorted(evaluation.rglob("results.jsonl")) for row in read_rows(file)

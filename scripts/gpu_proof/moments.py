@@ -166,8 +166,8 @@ def step_seconds(run_dir: Path) -> dict[str, Any]:
 
 def peak_memory_gib(run_dir: Path) -> float | None:
     """The most GPU memory that the trainer reserved in a step, in GiB; `None` where it tells none."""
-    told = [row["perf/peak_memory"] for row in metrics(run_dir) if "perf/peak_memory" in row]
-    return max(told, default=None)
+    told = (row.get("perf/peak_memory") for row in metrics(run_dir))
+    return max((gib for gib in told if gib is not None), default=None)
 
 
 def rewards(run_dir: Path) -> list[tuple[int, float]]:

@@ -181,17 +181,18 @@ def memory(found: dict[str, Any]) -> str:
     told = [(name, found[name]) for name in (stages.ONE, "pace-plugin", stages.TWO) if found.get(name)]
     lines = ["## Memory", ""]
     for name, it in told:
-        share, planned, used = (it["memory"].get(key) for key in ("share", "planned", "most_used_mib"))
+        known = it.get("memory") or {}
+        share, planned, used = (known.get(key) or {} for key in ("share", "planned", "most_used_mib"))
         words = [f"vLLM's share {share}"] if share else []
         words += [
             f"planned {what} {planned[key] / GIB:.2f} GiB"
             for what, key in PLANNED.items()
-            if (planned or {}).get(key)
+            if planned.get(key)
         ]
-        words += [f"used at most {mib / 1024:.1f} GiB of GPU {gpu}" for gpu, mib in (used or {}).items()]
-        if it["trainer_peak_memory_gib"] is not None:
+        words += [f"used at most {mib / 1024:.1f} GiB of GPU {gpu}" for gpu, mib in used.items()]
+        if it.get("trainer_peak_memory_gib") is not None:
             words.append(f"reserved by the trainer {it['trainer_peak_memory_gib']:.2f} GiB")
-        lines.append(f"- {name}: {', '.join(words)}")
+        lines.append(f"- {name}: {', '.join(words) or 'not known'}")
     return "\n".join([*lines, ""])
 
 

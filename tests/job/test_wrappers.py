@@ -58,6 +58,7 @@ def test_a_router_that_knows_no_such_option_is_started_as_it_is(route: Any) -> N
     [
         ({}, "vllm_router_rs=info,vllm_router_rs::policies=warn"),
         ({"RUST_LOG": "debug"}, "debug"),
+        ({"RUST_LOG": ""}, ""),
     ],
 )
 def test_the_router_does_not_log_every_request_unless_it_is_asked_to(

@@ -398,7 +398,8 @@ def test_the_sandbox_commands_and_the_sandbox_flag(cluster, wait_for_end_of):
         conf = printed.removeprefix("export SLURM_CONF=").strip().strip("'")
         ended = wait_for_end_of(submitted.job, {**env, "SLURM_CONF": conf})
     finally:
-        down = shell.run(command, "sandbox", "down")
+        named = cluster.folder / ".slurm-sandbox" / "slurm.conf"
+        down = shell.run(command, "sandbox", "down", SLURM_CONF=named)
     gone = shell.run(command, "sandbox", "status")
     again = shell.run(
         *(SCRIPTS / "rl", "--backend", "slurm", "@", EXAMPLES / "rl.toml", "--output-dir", "runs/x"),
@@ -408,6 +409,7 @@ def test_the_sandbox_commands_and_the_sandbox_flag(cluster, wait_for_end_of):
     assert (up.returncode, status.returncode, down.returncode) == (0, 0, 0), up.stderr + down.stderr
     assert "gpu:l40:2" in status.stderr
     assert ended["JobState"] == "COMPLETED", submitted.log.read_text()
+    assert "unset SLURM_CONF" in down.stderr
     assert gone.returncode == 1
     assert again.returncode == 0, again.stderr
     assert not (cluster.folder / ".slurm-sandbox").exists()

@@ -281,6 +281,19 @@ def test_a_missing_sbatch_is_named_and_the_files_are_kept(sent, slurm):
     assert sent.note.state == flight.NONE
 
 
+def test_sbatch_is_not_left_to_wait_for_a_configuration_that_is_not_there(sent, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", "/none/slurm.conf")
+
+    with pytest.raises(SubmissionError) as caught:
+        sent.submit()
+
+    assert str(caught.value).startswith(
+        "sbatch was not started: SLURM_CONF names /none/slurm.conf, which is not there; the files of the run"
+    )
+    assert "`unset SLURM_CONF`" in caught.value.hint
+    assert (sent.sendings, sent.note.state) == ([], flight.NONE)
+
+
 def test_a_job_that_has_begun_and_that_slurm_forgot_is_adopted(sent, slurm):
     attempt = sent.plan.run_dir / "configs" / "attempts" / "1"
     attempt.mkdir(parents=True)

@@ -68,6 +68,19 @@ def test_a_controller_that_does_not_answer(site):
         assert statuses(look, subject) == ["skipped"]
 
 
+def test_a_configuration_that_is_not_there_is_not_waited_for(site, monkeypatch):
+    site("no-controller")
+    monkeypatch.setenv("SLURM_CONF", "/none/slurm.conf")
+
+    [finding] = slurm.controller(Subject())
+
+    assert (finding.status, finding.text) == (
+        "failed",
+        "SLURM_CONF names /none/slurm.conf, which is not there",
+    )
+    assert "`unset SLURM_CONF`" in finding.hint
+
+
 def test_a_backup_that_does_its_work(site, monkeypatch, tmp_path):
     lines = "Slurmctld(primary) at a is DOWN\\nSlurmctld(backup1) at b is UP"
     program(tmp_path / "two", "scontrol", f'#!/bin/sh\nprintf "{lines}\\n"\n')

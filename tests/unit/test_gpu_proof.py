@@ -424,6 +424,9 @@ def test_what_is_kept_of_a_proof_names_no_path_of_the_machine(place, tmp_path):
     run_dir = place.run_dir("rl-one")
     run_dir.mkdir(parents=True)
     (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
+    place.run_dir("serve-sft").mkdir()
+    (place.run_dir("serve-sft") / "job_7.log").write_text("listens\n")  # a server makes no steps
+    (place.work / "results" / ".rl-two.json").write_text("{")  # is being written
     answers = place.work / "evals" / "eval-sft-20" / "evals" / "x"
     answers.mkdir(parents=True)
     row = {
@@ -441,8 +444,29 @@ def test_what_is_kept_of_a_proof_names_no_path_of_the_machine(place, tmp_path):
     kept = {file.name: file for file in (tmp_path / "kept").rglob("*.*")}
     assert json.loads(kept["rl-one.json"].read_text()) == {"at": "/scratch/runs/rl-one"}
     assert gzip.decompress(kept["rl-one.metrics.jsonl.gz"].read_bytes()) == b'{"step": 1}\n'
+    assert gzip.decompress(kept["serve-sft.job_7.log.gz"].read_bytes()) == b"listens\n"
+    assert ".rl-two.json" not in kept
     (line,) = gzip.decompress(kept["eval-sft-20.answers.jsonl.gz"].read_bytes()).splitlines()
     assert json.loads(line) == {"example_id": 7, "text": "abc", "said": "cab", "answer": "cba", "reward": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["."], "is not the folder of a proof: it has no results"),
+        ([".", "--path", "/scratch"], "'/scratch' is not OLD=NEW"),
+        ([".", "--path", "=/scratch"], "'=/scratch' is not OLD=NEW"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["keep", *arguments, "kept"])
+
+    with pytest.raises(SystemExit):
+        keep.main()
+
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_pair_is_measured_on_the_example_with_another_harness_and_a_policy_that_stays(place):

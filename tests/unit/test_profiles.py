@@ -141,6 +141,36 @@ def test_all_unknown_keys_of_the_table_are_named_as_they_are_written() -> None:
     )
 
 
+def test_of_many_unknown_keys_a_dozen_is_named() -> None:
+    with pytest.raises(UsageError, match=r"unknown key: zz0; and others: zz1, .*, zz12, and 87 more$"):
+        settled(table={f"zz{number}": 1 for number in range(100)})
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"), [("", '""'), ("a\nerror: b", r'"a\nerror: b"'), ("a\u202eb", r'"a\u202eb"')]
+)
+def test_a_key_that_would_not_be_seen_is_quoted(key: str, shown: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settled(table={key: 1})
+
+    assert str(caught.value) == f"[slurm] has an unknown key: {shown}"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({1: 2}, "[slurm] has a key that is no text: 1"),
+        ({"gpu-type": "a100", "gpu_type": "h100"}, "[slurm] has gpu_type twice: gpu-type and gpu_type"),
+        ({"foo": "None"}, "[slurm] has an unknown key: foo"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(table: dict[Any, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settled(table=table)
+
+    assert str(caught.value) == message
+
+
 def test_an_unknown_key_like_no_other_leads_to_the_list() -> None:
     with pytest.raises(UsageError) as caught:
         table_layer({"zzzzzzzz": 1})
