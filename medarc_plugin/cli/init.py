@@ -61,7 +61,10 @@ def init(
     if proposal.partition is None:
         output.warn(proposal.why_none)
     if not writes:
-        output.say(f"nothing is written: `--yes` writes it to {path}, `--output FILE` elsewhere")
+        way = f"`--yes` writes it to {path}"
+        if os.path.lexists(path):
+            way = f"{path} is there already, `--yes --force` replaces it"
+        output.say(f"nothing is written: {way}, `--output FILE` writes elsewhere")
         return
     if asks and not _agreed(f"write it to {path}?"):
         output.say("nothing is written")

@@ -253,7 +253,7 @@ def _launch(document: Mapping[str, Any]) -> Launch:
         memory=document.get("memory"),
         min_free_disk_mib=_count(document.get("min_free_disk_mib")),
         ports=document.get("ports"),
-        fields=_fields(document["fields"]),
+        fields=fields_of(document["fields"]),
         idle_timeout=_count(document.get("idle_timeout")),
         caches=CacheWishes(
             warm=bool(caches.get("warm", False)),
@@ -276,7 +276,8 @@ def _launch(document: Mapping[str, Any]) -> Launch:
     )
 
 
-def _fields(document: Mapping[str, Any]) -> Fields:
+def fields_of(document: Mapping[str, Any]) -> Fields:
+    """Read what `host.fields.for_job` says of prime-rl's fields."""
     resume = document["resume"]
     return Fields(
         shape=str(document["shape"]),

@@ -12,7 +12,7 @@ import shutil
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medarc_plugin.host import fields
 from medarc_plugin.options import megabytes
@@ -254,8 +254,14 @@ def _missing_path(plan: JobPlan, check: str, path: Path) -> Problem | None:
     from medarc_plugin.host.architecture import is_of_a_run
 
     whole = plan.launch.working_directory / path
-    if whole.exists() or plan.options.dependency or is_of_a_run(whole):
+    if whole.exists() or plan.options.dependency:
         return None
+    if is_of_a_run(whole):
+        return warned(
+            check,
+            f"{whole} is not there yet: the job fails at its start unless the run has written it by then",
+            "--dependency afterok:JOB lets it wait for that run's job",
+        )
     return refused(
         check,
         f"{whole} is not there",
@@ -263,12 +269,47 @@ def _missing_path(plan: JobPlan, check: str, path: Path) -> Problem | None:
     )
 
 
+def checkpoint_is_there(plan: JobPlan) -> Iterator[Problem]:
+    """What the run is to go on from is in its directory, unless a job before it is still to save it."""
+    if plan.resolved.entrypoint == "inference" or not plan.resolved.document or plan.options.dependency:
+        return
+    from medarc_plugin.job.checkpoints import checkpoints_of
+    from medarc_plugin.job.config import asked_to_resume
+    from medarc_plugin.job.launch import fields_of
+
+    known = fields_of(_job_fields(plan))
+    wanted = asked_to_resume(plan.resolved.document, known)
+    checkpoints = checkpoints_of(
+        plan.resolved.document, plan.run_dir, plan.resolved.entrypoint, known.orchestrator_folder
+    )
+    # What lies elsewhere may lie where the nodes alone can see it.
+    if wanted is None or wanted.get("dir") or not checkpoints.folder.is_relative_to(plan.run_dir):
+        return
+    whole = [step for step, is_whole in checkpoints.steps().items() if is_whole]
+    step = wanted.get("step")
+    if step is None and not whole:
+        yield warned("resume", f"no checkpoint is in {plan.run_dir}: the run starts from the beginning")
+    elif step is not None and step not in whole:
+        yield _as_far_as_known(
+            refused(
+                "resume",
+                f"no whole checkpoint of step {step} is in {checkpoints.folder}",
+                f"there are: {', '.join(map(str, whole))}; --resume takes the newest"
+                if whole
+                else "there is none: --resume alone starts from the beginning",
+            ),
+            plan,
+        )
+
+
+def _job_fields(plan: JobPlan) -> Mapping[str, Any]:
+    """What a job knows of a config of this shape."""
+    return fields.for_job(plan.resolved.entrypoint, fields.SHAPES[plan.resolved.shape])
+
+
 def _looked_at(plan: JobPlan) -> Mapping[str, object]:
     """Where a config of this shape names models, data and W&B."""
-    resolved = plan.resolved
-    found: Mapping[str, object] = fields.for_job(resolved.entrypoint, fields.SHAPES[resolved.shape])[
-        "rehearsal"
-    ]
+    found: Mapping[str, object] = _job_fields(plan)["rehearsal"]
     return found
 
 
@@ -284,5 +325,6 @@ CHECKS: tuple[Callable[[JobPlan], Iterator[Problem]], ...] = (
     disk_has_room,
     wandb_has_a_key,
     files_are_there,
+    checkpoint_is_there,
 )
 """What is looked at before a submission, unless `--no-preflight` is given."""

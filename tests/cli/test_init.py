@@ -90,6 +90,14 @@ def test_force_replaces_it_and_follows_a_link(cli, site, work):
     assert [path.name for path in real.parent.iterdir()] == ["medarc.toml"]
 
 
+def test_a_file_that_is_there_is_no_way_out_by_yes_alone(cli, site, work):
+    (work / "medarc.toml").write_text("")
+
+    done = cli("medarc_slurm", "init")
+
+    assert f"nothing is written: {work}/medarc.toml is there already, `--yes --force` replaces it" in done.err
+
+
 def test_force_replaces_no_folder(cli, site, work):
     (work / "medarc.toml").mkdir()
 

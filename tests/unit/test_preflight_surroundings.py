@@ -276,13 +276,63 @@ def test_a_path_that_is_not_there_is_refused_online_too(work: Path) -> None:
     assert before == problems(surroundings.files_are_there, plan) == []
 
 
-def test_weights_that_a_run_is_still_to_write_are_no_missing_model(work: Path) -> None:
+def test_weights_that_a_run_is_still_to_write_are_warned_of_unless_the_job_waits(work: Path) -> None:
     configs = work / "first" / "configs"
     configs.mkdir(parents=True)
     (configs / "sft.json").write_text(json.dumps({"model": {"name": "org/model"}}))
 
     plan = reading(work, model=str(work / "first" / "weights" / "step_10"))
-    assert problems(surroundings.files_are_there, plan) == []
+    (found,) = problems(surroundings.files_are_there, plan)
+    waits = replace(plan, options=plan.options.model_copy(update={"dependency": "afterok:1"}))
+
+    assert not found.fatal
+    assert found.message.startswith(
+        f"{work}/first/weights/step_10 is not there yet: the job fails at its start"
+    )
+    assert "--dependency afterok:JOB" in (found.hint or "")
+    assert problems(surroundings.files_are_there, waits) == []
+
+
+@pytest.fixture
+def resuming(work: Path) -> Callable[..., list[Problem]]:
+    """Says what is found of an RL run that is to resume: with a checkpoint of step 5, a torn one of 10."""
+    for step, names in ((5, ("trainer/.metadata", "trainer/0.distcp", "orchestrator/progress.pt")), (10, ())):
+        for name in names:
+            file = work / "run" / "checkpoints" / f"step_{step}" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("x")
+        (work / "run" / "checkpoints" / f"step_{step}").mkdir(exist_ok=True)
+
+    def resuming(resume: Any, options: dict[str, Any] | None = None, run: str = "run", **more: Any) -> Any:
+        plan = make_plan(work / run, options, document={"resume": resume, **more}, entrypoint="rl")
+        return problems(surroundings.checkpoint_is_there, plan)
+
+    return resuming
+
+
+@pytest.mark.parametrize("resume", [None, {}, {"step": 5}, {"dir": "/elsewhere"}])
+def test_what_can_be_resumed_from_is_nothing_to_speak_of(resuming: Any, resume: Any) -> None:
+    assert resuming(resume) == []
+
+
+@pytest.mark.parametrize("step", [7, 10])
+def test_a_step_without_a_whole_checkpoint_is_refused(resuming: Any, work: Path, step: int) -> None:
+    (found,) = resuming({"step": step})
+
+    assert found.fatal
+    assert found.message == f"no whole checkpoint of step {step} is in {work}/run/checkpoints"
+    assert found.hint == "there are: 5; --resume takes the newest"
+    assert resuming({"step": step}, {"dependency": "afterany:1"}) == []
+    assert resuming({"step": step}, trainer={"ckpt": {"output_dir": "/local/of/the/node"}}) == []
+
+
+def test_without_any_checkpoint_a_resume_begins_and_that_is_said(resuming: Any, work: Path) -> None:
+    (found,) = resuming({}, run="new")
+    (refused,) = resuming({"step": 5}, run="new")
+
+    assert not found.fatal
+    assert found.message == f"no checkpoint is in {work}/new: the run starts from the beginning"
+    assert refused.hint == "there is none: --resume alone starts from the beginning"
 
 
 def test_a_rehearsal_is_to_find_out_itself(work: Path) -> None:
