@@ -146,7 +146,7 @@ def read(path: Path) -> ProfileFile | None:
         raise UsageError(
             f"{path} is no TOML: {error}", hint="mend the file; `medarc_slurm init` shows one"
         ) from None
-    _refuse_unknown(document, (DEFAULT, EVERY_RUN, SECTIONS), path, text, ())
+    _refuse_unknown({key: key for key in document}, (DEFAULT, EVERY_RUN, SECTIONS), path, text, ())
     default = document.get(DEFAULT)
     if default is not None and not isinstance(default, str):
         raise UsageError(
@@ -217,19 +217,19 @@ def _seen_from(folder: Path, value: object) -> object:
 
 
 def _refuse_unknown(
-    table: Mapping[str, Any], known: Sequence[str], path: Path, text: str, header: tuple[str, ...]
+    names: Mapping[str, str], known: Sequence[str], path: Path, text: str, header: tuple[str, ...]
 ) -> None:
-    unknown = [name for name in table if name not in known]
+    """Refuse keys that nobody knows; `names` says how each is written."""
+    unknown = {name: key for name, key in names.items() if name not in known}
     if not unknown:
         return
-    name = unknown[0]
-    written = {each: str(table[each]) if header else each for each in unknown}
+    name, key = next(iter(unknown.items()))
     where = f"[{'.'.join(header)}]" if header else "the file"
     hint = meant(name, known) or _what_is_known(known, header)
     if not header and any(each in knobs() for each in unknown):
         hint = f"options stand in [{EVERY_RUN}] or [{SECTIONS}.NAME]"
-    message = unknown_keys(where, written, known)
-    raise UsageError(f"{path}{_line(text, header, written[name])}: {message}", hint=hint)
+    message = unknown_keys(where, unknown, known)
+    raise UsageError(f"{path}{_line(text, header, key)}: {message}", hint=hint)
 
 
 def _what_is_known(known: Sequence[str], header: tuple[str, ...]) -> str:

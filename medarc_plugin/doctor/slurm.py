@@ -12,7 +12,7 @@ from medarc_plugin.doctor.findings import Finding, failed, ok, skipped, warning
 from medarc_plugin.doctor.subject import ask_slurm, program
 from medarc_plugin.process import NOT_FOUND
 from medarc_plugin.slurm.access import accounts_of, charged, listed, why_not
-from medarc_plugin.slurm.gateway import NAME_ANOTHER, missing_configuration
+from medarc_plugin.slurm.gateway import NAME_ANOTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,12 @@ def commands(subject: Subject) -> Iterator[Finding]:  # noqa: ARG001
 
 def controller(subject: Subject) -> Iterator[Finding]:  # noqa: ARG001
     """The controller answers."""
-    missing = missing_configuration()
-    if missing is not None:
-        yield failed(missing, NAME_ANOTHER)
-        return
     done = ask_slurm("scontrol", "ping")
     if done.returncode == NOT_FOUND:
         yield skipped("there is no scontrol to ask with")
+        return
+    if not done.started:
+        yield failed(done.stderr, NAME_ANOTHER)
         return
     lines = [line.strip() for line in done.stdout.splitlines() if " is " in line]
     up = [line for line in lines if line.endswith("UP")]

@@ -10,8 +10,7 @@ from medarc_plugin import launch
 from medarc_plugin.doctor.findings import Once, ToldElsewhereError
 from medarc_plugin.host import diagnosis, resolve
 from medarc_plugin.models import ENTRYPOINTS, Request
-from medarc_plugin.process import run
-from medarc_plugin.slurm import cluster
+from medarc_plugin.slurm import cluster, gateway
 from medarc_plugin.slurm.gateway import HERE
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def _request(entrypoint: Entrypoint, config: Path, *, cache: bool) -> Request:
 
 def ask_slurm(*argv: str) -> Completed:
     """Run one of SLURM's commands, as a submission would."""
-    return run(argv, env=HERE.environment, timeout=SLURM_SECONDS)
+    return gateway.ask(argv, HERE.environment, SLURM_SECONDS)
 
 
 def program(name: str) -> str | None:

@@ -271,7 +271,7 @@ def _missing_path(plan: JobPlan, check: str, path: Path) -> Problem | None:
 
 def checkpoint_is_there(plan: JobPlan) -> Iterator[Problem]:
     """What the run is to go on from is in its directory, unless a job before it is still to save it."""
-    if plan.resolved.entrypoint == "inference" or not plan.resolved.document or plan.options.dependency:
+    if not plan.resolved.resume or not plan.resolved.document or plan.options.dependency:
         return
     from medarc_plugin.job.checkpoints import checkpoints_of
     from medarc_plugin.job.config import asked_to_resume

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from medarc_plugin.process import TIMED_OUT
+from medarc_plugin.process import NOT_FOUND, TIMED_OUT
 
 if TYPE_CHECKING:
     from medarc_plugin.process import Completed
@@ -44,6 +44,7 @@ class Answer:
         said: What it said about that.
         job_id: The job's id.
         cluster: The cluster, where sbatch names one.
+        started: Whether there was an sbatch at all.
     """
 
     outcome: Outcome
@@ -51,6 +52,7 @@ class Answer:
     said: str = ""
     job_id: str = ""
     cluster: str | None = None
+    started: bool = True
 
 
 SIGNALLED, UNREADABLE = 128, 255
@@ -64,7 +66,6 @@ _ID = re.compile(r"([1-9]\d{0,9})(?:;(\S+))?", re.ASCII)
 """SLURM's ids have 32 bits and begin with 1: a 0 may be the exit code that a wrapper prints last."""
 
 NOT_HERE = "was not found on this machine"
-NOT_STARTED = "was not started"
 
 _FAILED = "submission failed:"
 
@@ -88,7 +89,8 @@ _SBATCHS_OWN = re.compile(r"^sbatch: (error|fatal): ", re.MULTILINE)
 def read(done: Completed) -> Answer:
     """Read how sbatch ended."""
     if not done.started:
-        return Answer(Outcome.UNSENT, NOT_HERE)
+        words = NOT_HERE if done.returncode == NOT_FOUND else f"was not started: {done.stderr}"
+        return Answer(Outcome.UNSENT, words, started=False)
     if done.returncode == TIMED_OUT:
         return Answer(Outcome.CUT_OFF, f"was given up: {done.stderr.splitlines()[0]}")
     # 255 is its own exit code for what it cannot read.

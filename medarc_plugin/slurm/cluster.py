@@ -10,8 +10,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed, run
-from medarc_plugin.slurm import parsing
+from medarc_plugin.process import NOT_FOUND, TIMED_OUT, Completed
+from medarc_plugin.slurm import gateway, parsing
 from medarc_plugin.slurm.facts import (
     ANY_TYPE,
     Accounting,
@@ -25,7 +25,7 @@ from medarc_plugin.slurm.facts import (
     Settings,
     Unknown,
 )
-from medarc_plugin.slurm.gateway import HERE, missing_configuration
+from medarc_plugin.slurm.gateway import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,17 +66,11 @@ def ask(at: Cluster = HERE, *, seconds: float = SECONDS) -> ClusterFacts:
     """
     user = _user_name()
     queries = _queries(user, at)
-    missing = missing_configuration(at.environment)
-    if missing is not None:
-        return read(
-            {name: Completed(argv, 1, "", missing) for name, argv in queries.items()}, user, _groups(user)
-        )
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(queries)) as pool:
         asked = {
-            name: pool.submit(run, argv, env=at.environment, timeout=seconds)
-            for name, argv in queries.items()
+            name: pool.submit(gateway.ask, argv, at.environment, seconds) for name, argv in queries.items()
         }
         answers = {name: future.result() for name, future in asked.items()}
     return read(answers, user, _groups(user))

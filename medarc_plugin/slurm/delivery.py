@@ -95,10 +95,8 @@ class _Delivery:
             raise self._not_submitted("the signal came before the script was sent")
         flight.begin()
         variables = {**secrets, SENDING: f"{flight.note.token}:{flight.note.sending}"}
-        missing = gateway.missing_configuration(gateway.submission_environment(variables))
-        if missing is not None:
-            return Answer(Outcome.UNSENT, f"{answers.NOT_STARTED}: {missing}")
-        done = gateway.send(
+        command, environment = gateway.sbatch_command(self._script), gateway.submission_environment(variables)
+        done = gateway.in_vain(command, environment) or gateway.send(
             self._script,
             variables,
             flight.patience.answer,
@@ -174,13 +172,10 @@ class _Delivery:
         """Make the error for a script that SLURM does not want."""
         self._flight.settle(None)
         kept = f"the files of the run are kept: {self._script}"
-        if answer.words == answers.NOT_HERE:
-            return SubmissionError(
-                f"sbatch {answer.words}; {kept}",
-                hint="submit from a login node of the cluster, or add --sandbox to try it here",
-            )
-        if answer.words.startswith(answers.NOT_STARTED):
-            return SubmissionError(f"sbatch {answer.words}; {kept}", hint=gateway.NAME_ANOTHER)
+        if not answer.started:
+            away = "submit from a login node of the cluster, or add --sandbox to try it here"
+            hint = away if answer.words == answers.NOT_HERE else gateway.NAME_ANOTHER
+            return SubmissionError(f"sbatch {answer.words}; {kept}", hint=hint)
         return SubmissionError(
             f"SLURM refused the job: sbatch {answer.words}; {kept}\n{answer.said}".strip(),
             hint=gateway.hint_for(answer.said) or "mend what SLURM names, then run the same command again",

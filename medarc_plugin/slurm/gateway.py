@@ -91,19 +91,31 @@ NAME_ANOTHER = "`unset SLURM_CONF` if it is left of a sandbox, or let it name a 
 """The way out where the variable names no file."""
 
 
-def missing_configuration(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Say that SLURM_CONF names a file that is not there: SLURM's commands would wait a minute for it.
+def in_vain(argv: Sequence[str], environment: Mapping[str, str]) -> Completed | None:
+    """Say what comes of a command that would wait a minute for a SLURM_CONF that is not there.
 
     Args:
-        environment: Where they would run.
+        argv: The command.
+        environment: The environment in which it would run.
 
     Returns:
-        Words; `None` where the file is there, or none is named.
+        One that was not started, with the reason in `stderr`; `None` for a command that may be.
     """
     conf = environment.get("SLURM_CONF")
     if not conf or os.path.exists(conf):  # noqa: PTH110 - any text may stand there
         return None
-    return f"SLURM_CONF names {conf}, which is not there"
+    return Completed(tuple(argv), 1, "", f"SLURM_CONF names {conf}, which is not there", started=False)
+
+
+def ask(argv: Sequence[str], environment: Mapping[str, str], timeout: float) -> Completed:
+    """Run one of SLURM's commands that ask, as `process.run` does; not where it would wait in vain.
+
+    Args:
+        argv: The command.
+        environment: The whole environment.
+        timeout: Seconds until it is killed.
+    """
+    return in_vain(argv, environment) or run(argv, env=environment, timeout=timeout)
 
 
 def shown_command(

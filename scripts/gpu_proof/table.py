@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpu_proof import stages
 from gpu_proof.moments import MOMENTS
 from gpu_proof.place import read_json
+from medarc_plugin.job.memory import GIB
 
 if TYPE_CHECKING:
     from gpu_proof.place import Place
@@ -32,8 +33,6 @@ RUNS = {
 }
 """By what had been compiled before."""
 
-
-GIB = 2**30
 
 PLANNED = {"trainer": "trainer_bytes", "vLLM at least": "inference_bytes", "beside both": "reserve_bytes"}
 """Parts of the plan of a GPU's memory, in bytes."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from standins.recorded import end, write_state
+from standins.recorded import end, write_checkpoint, write_state
 
 from medarc_plugin import index
 from medarc_plugin.cli import again, arguments
@@ -179,16 +179,9 @@ def test_of_several_configs_in_one_command_the_runs_own_is_meant(here, launched,
     assert config(work / "project/runs/c")["max_steps"] == 7
 
 
-def save_checkpoint(run, step):
-    trainer = run / "checkpoints" / f"step_{step}" / "trainer"
-    trainer.mkdir(parents=True)
-    for name in (".metadata", "__0_0.distcp"):
-        (trainer / name).write_text("x")
-
-
 def test_a_run_goes_on_in_its_directory(here, launched, work, monkeypatch):
     run = launched("sft", "a.toml", "--output-dir", "runs/a", "--gpus", "1", "--clean")
-    save_checkpoint(run, 4)
+    write_checkpoint(run, 4)
     monkeypatch.chdir(work)
 
     done = here("medarc_slurm", "resume", str(run), "--max-steps", "6")
@@ -217,7 +210,7 @@ def test_a_run_that_has_made_all_its_steps_has_nothing_to_go_on_with(here, launc
     assert "--max-steps N, more than 5" in refused.err
     assert provenance(run.run_dir) == record
     assert here("medarc_slurm", "resume", "runs/a", "--max-steps", "6").code == 0
-    save_checkpoint(run.run_dir, 2)
+    write_checkpoint(run.run_dir, 2)
     assert here("medarc_slurm", "resume", "runs/a", "--resume.step", "2").code == 0
     nothing = here("medarc_slurm", "resume", "runs/a", "--resume.step", "3")
     assert (nothing.code, "no whole checkpoint of step 3" in nothing.err) == (2, True)

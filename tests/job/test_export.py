@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standins.recorded import write_checkpoint
 
 import medarc_plugin.job
 from medarc_plugin.job import borrowed, layout, model_files, safetensors_files
@@ -46,17 +47,6 @@ def write_safetensors(path: Path, **shapes: tuple[int, ...]) -> None:
     text = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
-
-
-def write_checkpoint(run: Path, step: int, *, progress: bool = False) -> Path:
-    trainer = run / "checkpoints" / f"step_{step}" / "trainer"
-    trainer.mkdir(parents=True)
-    for name in (".metadata", "__0_0.distcp"):
-        (trainer / name).write_bytes(b"x")
-    if progress:
-        (trainer.parent / "orchestrator").mkdir()
-        (trainer.parent / "orchestrator" / "progress.pt").write_bytes(b"x")
-    return trainer
 
 
 def write_config(run: Path, config: dict[str, Any], name: str = "sft") -> None:

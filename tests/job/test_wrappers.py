@@ -19,6 +19,13 @@ printf '%s' "$RUST_LOG" >&2
 INTERVAL = "--worker-startup-check-interval"
 
 
+def install(folder: Path, options: str = "") -> None:
+    """Put a router that knows some options into a folder, which is there."""
+    program = folder / "vllm-router"
+    program.write_text(ROUTER.format(options=options))
+    program.chmod(0o755)
+
+
 @pytest.fixture
 def route(tmp_path: Path) -> Any:
     """Starts a router of some options by its name, as prime-rl does; gives what it was started with."""
@@ -26,8 +33,7 @@ def route(tmp_path: Path) -> Any:
     def route(*arguments: str, options: str = f"[{INTERVAL} SECONDS]") -> list[str]:
         binaries = tmp_path / "bin of prime-rl"
         binaries.mkdir()
-        (binaries / "vllm-router").write_text(ROUTER.format(options=options))
-        (binaries / "vllm-router").chmod(0o755)
+        install(binaries, options)
         variables = prompt_router({"PATH": f"{binaries}:{os.defpath}"}, tmp_path / "first")
         command = ["/usr/bin/env", "vllm-router", *arguments]
         return subprocess.run(
@@ -64,8 +70,7 @@ def test_a_router_that_knows_no_such_option_is_started_as_it_is(route: Any) -> N
 def test_the_router_does_not_log_every_request_unless_it_is_asked_to(
     tmp_path: Path, variables: dict[str, str], level: str
 ) -> None:
-    (tmp_path / "vllm-router").write_text(ROUTER.format(options=""))
-    (tmp_path / "vllm-router").chmod(0o755)
+    install(tmp_path)
     found = prompt_router({"PATH": f"{tmp_path}:{os.defpath}", **variables}, tmp_path / "first")
 
     command = ["/usr/bin/env", "vllm-router"]
@@ -101,8 +106,7 @@ def test_prime_rl_finds_the_router_that_looks_often_and_its_own_programs_behind_
     run: Any, report: Any
 ) -> None:
     binaries = run.checkout / ".venv" / "bin"
-    (binaries / "vllm-router").write_text(ROUTER.format(options=""))
-    (binaries / "vllm-router").chmod(0o755)
+    install(binaries)
 
     finished = run.attempt()
 
@@ -114,8 +118,7 @@ def test_prime_rl_finds_the_router_that_looks_often_and_its_own_programs_behind_
 
 def test_a_run_starts_all_the_same_where_the_router_cannot_be_told(run: Any) -> None:
     binaries = run.checkout / ".venv" / "bin"
-    (binaries / "vllm-router").write_text(ROUTER.format(options=""))
-    (binaries / "vllm-router").chmod(0o755)
+    install(binaries)
     code = run.folder / "job" / "wrappers.py"
     code.write_text(
         code.read_text().replace("folder.mkdir(parents=True, exist_ok=True)", 'raise OSError("full")')

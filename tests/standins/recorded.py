@@ -64,3 +64,15 @@ def write_state(run, **fields):
     """Write how far the run is."""
     state = {"attempt": 1, "phase": "training", "step": 12, "max_steps": 40, "reward": 0.5, "loss": 0.1}
     (run.files.launch / "state.json").write_text(json.dumps(state | fields))
+
+
+def write_checkpoint(run_dir, step, *, progress=False):
+    """Leave a checkpoint that looks whole, of RL with `progress`; gives the folder of the trainer's part."""
+    trainer = run_dir / "checkpoints" / f"step_{step}" / "trainer"
+    trainer.mkdir(parents=True)
+    for name in (".metadata", "__0_0.distcp"):
+        (trainer / name).write_bytes(b"x")
+    if progress:
+        (trainer.parent / "orchestrator").mkdir()
+        (trainer.parent / "orchestrator" / "progress.pt").write_bytes(b"x")
+    return trainer

@@ -7,6 +7,7 @@ from standins.findings import found, program, statuses
 from standins.sites import install_site
 
 from medarc_plugin.doctor import Subject, slurm
+from medarc_plugin.slurm import gateway
 from medarc_plugin.slurm.facts import ClusterFacts, Node, Partition
 
 
@@ -71,14 +72,17 @@ def test_a_controller_that_does_not_answer(site):
 def test_a_configuration_that_is_not_there_is_not_waited_for(site, monkeypatch):
     site("no-controller")
     monkeypatch.setenv("SLURM_CONF", "/none/slurm.conf")
+    monkeypatch.delattr(gateway, "run")
+    subject = Subject()
 
-    [finding] = slurm.controller(Subject())
+    [finding] = slurm.controller(subject)
 
     assert (finding.status, finding.text) == (
         "failed",
         "SLURM_CONF names /none/slurm.conf, which is not there",
     )
     assert "`unset SLURM_CONF`" in finding.hint
+    assert (statuses(slurm.clock, subject), statuses(slurm.version, subject)) == (["skipped"], ["skipped"])
 
 
 def test_a_backup_that_does_its_work(site, monkeypatch, tmp_path):

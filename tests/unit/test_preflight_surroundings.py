@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from standins import make_plan
+from standins.recorded import write_checkpoint
 
 from medarc_plugin.preflight import surroundings
 from medarc_plugin.preflight.surroundings import Mount, mount_of
@@ -296,15 +297,12 @@ def test_weights_that_a_run_is_still_to_write_are_warned_of_unless_the_job_waits
 @pytest.fixture
 def resuming(work: Path) -> Callable[..., list[Problem]]:
     """Says what is found of an RL run that is to resume: with a checkpoint of step 5, a torn one of 10."""
-    for step, names in ((5, ("trainer/.metadata", "trainer/0.distcp", "orchestrator/progress.pt")), (10, ())):
-        for name in names:
-            file = work / "run" / "checkpoints" / f"step_{step}" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("x")
-        (work / "run" / "checkpoints" / f"step_{step}").mkdir(exist_ok=True)
+    write_checkpoint(work / "run", 5, progress=True)
+    (work / "run" / "checkpoints" / "step_10").mkdir()
 
     def resuming(resume: Any, options: dict[str, Any] | None = None, run: str = "run", **more: Any) -> Any:
-        plan = make_plan(work / run, options, document={"resume": resume, **more}, entrypoint="rl")
+        document = {"resume": resume, **more}
+        plan = make_plan(work / run, options, document=document, resume=resume is not None)
         return problems(surroundings.checkpoint_is_there, plan)
 
     return resuming
